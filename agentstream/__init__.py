@@ -1,0 +1,1 @@
+"""agentstream: teams of agents with one ordered, resumable stream."""

@@ -1,0 +1,303 @@
+"""The emitter: the one vocabulary in which agents and users speak.
+
+What comes in: text, values and events of one invocation. What goes out: encoded bodies, handed to the invocation's
+source. It does not know what a run is, who reads, or how an event is kept; artifacts go to a `Keeper` that it is given.
+
+Every verb is `async`; underneath it is a plain call that suspends only when the bus is full. The awaited emit is the
+backpressure. An emit that was cancelled while it waited counts if its event had its number already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Awaitable, Callable
+from types import TracebackType
+from typing import Final, NamedTuple, Protocol
+
+import msgspec
+
+from agentstream.bus.artifacts import INLINE_BYTES, inline, to_bytes
+from agentstream.bus.encode import MAX_TEXT_CHARS, encode_event, encode_fast, encode_text, encode_value
+from agentstream.bus.merge import Source
+from agentstream.bus.state import Document, State
+from agentstream.bus.threads import BlockingEmitter
+from agentstream.errors import InvalidInput, NotSerializable
+from agentstream.events import (
+    AgentProgress,
+    ArtifactCreated,
+    Custom,
+    Event,
+    StateDelta,
+    StepFailed,
+    StepFinished,
+    StepStarted,
+    TextFinished,
+    TextStarted,
+    ThinkingFinished,
+    ThinkingStarted,
+    ToolDenied,
+    ToolFailed,
+    ToolFinished,
+    ToolStarted,
+)
+from agentstream.order import Extra
+
+__all__ = ("Block", "Emitter", "Keeper")
+
+_RESERVED: Final = ("run.", "agent.started", "agent.finished", "agent.failed", "attempt.", "budget.", "input.")
+"""Types that only the runtime emits: the order of a run's life is its promise (P7)."""
+
+
+class Keeper(Protocol):
+    """Keeps the bytes of an artifact; returns its id and the address to fetch it from."""
+
+    async def __call__(self, data: bytes, mime: str, name: str) -> tuple[str, str]: ...
+
+
+class _Form(NamedTuple):
+    """What one event type costs to emit, worked out once an emitter: the line up to the number, and where the payload
+    begins in the encoded event."""
+
+    head: bytes
+    cut: int
+    tracked: bool
+
+
+def _form(type_: type[Event], head: Callable[[bytes], bytes]) -> _Form:
+    name = str(type_.__struct_config__.tag)
+    return _Form(head(b'"type":"%b"' % name.encode()), len(name) + 10, name in _TRACKED)
+
+
+class _Forms(dict[type[Event], _Form]):
+    """The forms of one emitter, made at first use: a look-up that hits costs half of `get` with a fallback."""
+
+    def __init__(self, head: Callable[[bytes], bytes]) -> None:
+        super().__init__()
+        self._head = head
+
+    def __missing__(self, type_: type[Event]) -> _Form:
+        if not issubclass(type_, Event):
+            raise InvalidInput(f"emit takes an event of agentstream.events, not {type_.__name__}")
+        name = str(type_.__struct_config__.tag)
+        if name.startswith(_RESERVED):
+            raise InvalidInput(f"{name} is emitted by the runtime only; use `custom` for events of your own")
+        form = self[type_] = _form(type_, self._head)
+        return form
+
+
+class Emitter:
+    """Emits the events of one invocation.
+
+    Attributes:
+        agent, inv, role: whose events these are.
+        state: the run's shared document.
+    """
+
+    def __init__(
+        self, source: Source, *, agent: str, inv: str, keeper: Keeper, document: Document, role: str = ""
+    ) -> None:
+        self.agent = agent
+        self.inv = inv
+        self.role = role
+        self._source = source
+        self._keeper = keeper
+        self._forms = _Forms(self._head)
+        self._ids = 0
+        self._open: dict[str, Event] = {}  # what must still be closed, by id: the event that closes it
+        self.state = State(document, self._put_state)
+
+    # --- the verbs ----------------------------------------------------------------------------------------------------
+    async def emit(self, event: Event) -> None:
+        """Emit any event that is not the runtime's own; its envelope is filled in here.
+
+        Raises:
+            EmitAfterEnd: the invocation or run has ended. EventTooLarge: above 256 KiB.
+            NotSerializable: a value that JSON cannot hold. InvalidInput: a type that only the runtime emits.
+        """
+        head, cut, tracked = self._forms[type(event)]
+        waiting = self._source.put(head, encode_event(event)[cut:])
+        if tracked:
+            self._track(event)
+        if waiting is not None:
+            await waiting
+            self._source.check()
+
+    async def say(self, text: str) -> None:
+        """Emit `text` as one whole block; long text goes out as several deltas."""
+        async with self.text() as block:
+            await block.write(text)
+
+    async def think(self, text: str) -> None:
+        """Emit `text` as one block of reasoning."""
+        async with self.thinking() as block:
+            await block.write(text)
+
+    def text(self, *, role: str = "assistant") -> Block:
+        """A block of text to write into: `async with emitter.text() as block: await block.write(…)`."""
+        block = self.new_id()
+        return Block(self, TextStarted(block, role=role), TextFinished(block), b'"type":"text.delta"')
+
+    def thinking(self) -> Block:
+        """A block of reasoning to write into."""
+        block = self.new_id()
+        return Block(self, ThinkingStarted(block), ThinkingFinished(block), b'"type":"thinking.delta"')
+
+    async def progress(self, message: str = "", *, done: float | None = None, total: float | None = None) -> None:
+        """Say how far the work is."""
+        await self.emit(AgentProgress(message, done=done, total=total))
+
+    async def custom(self, name: str, value: object) -> None:
+        """Emit an event of your own; `value` may be anything that JSON can hold."""
+        await self.emit(Custom(name, value=value))
+
+    async def artifact(self, name: str, data: str | bytes | object, *, mime: str | None = None) -> str:
+        """Keep a picture, table, file or piece of code and tell readers about it.
+
+        Args:
+            data: bytes, text, or a JSON value. Up to 64 KiB travel inside the event as well.
+            mime: guessed from the name and the data where it is not given.
+
+        Returns:
+            The artifact's id, a hash of its content.
+        """
+        raw, mime = to_bytes(name, data, mime)
+        id_, uri = await self._keeper(raw, mime, name)
+        carried = inline(raw, mime) if len(raw) <= INLINE_BYTES else None
+        await self.emit(ArtifactCreated(id_, mime, name=name, size=len(raw), data=carried, uri=uri))
+        return id_
+
+    def blocking(self) -> BlockingEmitter:
+        """The same verbs for worker threads; each waits until the loop has taken the event."""
+        return BlockingEmitter(self._source, self._forms.__getitem__, self.new_id, self._track)
+
+    # --- for library code ---------------------------------------------------------------------------------------------
+    def new_id(self) -> str:
+        """An id that is unique in the run: `executor.2.7`."""
+        self._ids += 1
+        return f"{self.inv}.{self._ids}"
+
+    async def record(self, event: Event, private: object) -> None:
+        """Emit `event` with a recorded value beside it, which only recovery reads."""
+        form = self._forms[type(event)]
+        extra = Extra(private=encode_value(private))
+        waiting = self._source.put(form.head, encode_event(event)[form.cut :], extra)
+        if form.tracked:
+            self._track(event)
+        if waiting is not None:
+            await waiting
+            self._source.check()
+
+    async def flush(self) -> None:
+        """Return once the log has accepted everything emitted so far.
+
+        Raises:
+            What the append raised.
+        """
+        await self._source.flush()
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+    def _head(self, type_: bytes) -> bytes:
+        if not self.inv:
+            return type_
+        return b'%b,"agent":"%b","inv":"%b","agent_seq":' % (type_, self.agent.encode(), self.inv.encode())
+
+    def _put_reserved(self, event: Event, extra: Extra | None = None) -> Awaitable[None] | None:
+        form = _form(type(event), self._head)
+        if not self.inv:
+            extra = msgspec.structs.replace(extra or Extra(), bare=True)
+        return self._source.put(form.head, encode_event(event)[form.cut :], extra)
+
+    def _put_state(self, ops: tuple[dict[str, object], ...]) -> Awaitable[None] | None:
+        form = self._forms[StateDelta]
+        return self._source.put(form.head, encode_event(StateDelta(ops))[form.cut :])
+
+    def _track(self, event: Event) -> None:
+        match event:
+            case ToolStarted(call=call):
+                self._open[call] = ToolFailed(call, code="stopped", message="the invocation ended before the tool did")
+            case StepStarted(step=step):
+                self._open[step] = StepFailed(step, code="stopped", message="the invocation ended before the step did")
+            case ToolFinished(call=id_) | ToolFailed(call=id_) | ToolDenied(call=id_):
+                self._open.pop(id_, None)
+            case StepFinished(step=id_) | StepFailed(step=id_):
+                self._open.pop(id_, None)
+            case _:
+                raise NotSerializable(f"{event.type} opens and closes nothing")
+
+    def _close_open(self) -> None:
+        """Close what is open, newest first, without waiting: the invocation is over."""
+        for id_ in reversed(list(self._open)):
+            event = self._open.pop(id_)
+            form = self._forms[type(event)]
+            self._source.put_closing(form.head, encode_event(event)[form.cut :])
+
+
+_TRACKED: Final = frozenset(
+    str(type_.__struct_config__.tag)
+    for type_ in (ToolStarted, ToolFinished, ToolFailed, ToolDenied, StepStarted, StepFinished, StepFailed)
+)
+
+
+class Block:
+    """A block of text or reasoning. Opens on entering, closes on leaving, also when the body fails or is cancelled.
+
+    Attributes:
+        id: the block's id.
+    """
+
+    def __init__(self, emitter: Emitter, opens: Event, closes: TextFinished | ThinkingFinished, delta: bytes) -> None:
+        self.id = closes.block
+        self._emitter = emitter
+        self._source = emitter._source
+        self._opens = opens
+        self._closes = closes
+        self._head = emitter._head(delta)
+        self._open = b',"block":"%b","text":' % self.id.encode()
+        self._parts: list[str] = []
+
+    @property
+    def value(self) -> str:
+        """The text so far."""
+        if len(self._parts) > 1:
+            self._parts = ["".join(self._parts)]
+        return self._parts[0] if self._parts else ""
+
+    async def write(self, text: str) -> None:
+        """Emit more text; an empty one emits nothing.
+
+        Raises:
+            EmitAfterEnd: the block, invocation or run has ended.
+        """
+        if not text or len(text) > MAX_TEXT_CHARS:
+            for start in range(0, len(text), MAX_TEXT_CHARS):
+                await self.write(text[start : start + MAX_TEXT_CHARS])
+            return
+        try:
+            encoded = encode_fast(text)
+        except (UnicodeEncodeError, TypeError):
+            encoded = encode_text(text)
+        waiting = self._source.put(self._head, self._open + encoded + b"}")
+        self._parts.append(text)
+        if waiting is not None:
+            await waiting
+            self._source.check()
+
+    async def write_all(self, texts: AsyncIterable[str]) -> None:
+        """Write every text of an asynchronous iterable."""
+        async for text in texts:
+            await self.write(text)
+
+    async def __aenter__(self) -> Block:
+        await self._emitter.emit(self._opens)
+        self._emitter._open[self.id] = self._closes
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # Whoever ends the invocation may have closed it already.
+        if self._emitter._open.pop(self.id, None) is None:
+            return
+        form = self._emitter._forms[type(self._closes)]
+        waiting = self._source.put_closing(form.head, encode_event(self._closes)[form.cut :])
+        if waiting is not None and error is None:
+            await waiting

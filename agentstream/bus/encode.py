@@ -1,0 +1,97 @@
+"""Values made final at the emit.
+
+What comes in: events and values as users hand them in. What goes out: JSON bytes, so that size and content are known at
+the emitter and later mutation changes nothing. It does not know numbers, lanes or stores.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from agentstream.errors import EventTooLarge, NotSerializable
+from agentstream.events import Event
+from agentstream.wire import clean, clean_json
+
+__all__ = ("MAX_EVENT_BYTES", "MAX_TEXT_CHARS", "check_size", "encode_event", "encode_text", "encode_value")
+
+MAX_EVENT_BYTES: Final = 256 * 1024
+"""DESIGN §3: one event, so that a chunk, a page and a reader's buffer have a bound."""
+
+MAX_TEXT_CHARS: Final = 32 * 1024
+"""A longer text is written as several deltas. A character takes at most 6 bytes in JSON (\\u0000): 192 KiB."""
+
+_ENVELOPE: Final = {"seq": 0, "at": 0, "agent": "", "inv": "", "agent_seq": 0, "first_seq": 0}
+
+
+def _hook(value: Any) -> Any:  # Any: msgspec's own signature
+    """pydantic models travel as their JSON form; everything else that msgspec does not know is refused."""
+    dump = getattr(value, "model_dump", None)
+    if callable(dump):
+        return dump(mode="json")
+    raise NotSerializable(f"a {type(value).__name__} cannot be sent: use JSON values, dataclasses, Structs or pydantic models")
+
+
+_encode = msgspec.json.Encoder(enc_hook=_hook).encode
+encode_fast: Final = msgspec.json.Encoder().encode
+"""For text that is nearly always clean: the caller falls back to `encode_text` on UnicodeEncodeError or TypeError."""
+
+
+def encode_value(value: object) -> bytes:
+    """`value` as JSON; lone surrogates become U+FFFD.
+
+    Raises:
+        NotSerializable: JSON cannot hold it.
+    """
+    try:
+        return _encode(value)
+    except NotSerializable:
+        raise
+    except UnicodeEncodeError:
+        return _encode(clean_json(msgspec.to_builtins(value, enc_hook=_hook)))
+    except (TypeError, ValueError, RecursionError, OverflowError) as error:
+        raise NotSerializable(f"a value cannot be sent as JSON: {error}") from error
+
+
+def encode_event(event: Event) -> bytes:
+    """The event as `{"type":…, payload}`; envelope fields that somebody set are left out: the bus gives them.
+
+    Raises:
+        NotSerializable: a payload value that JSON cannot hold.
+    """
+    if event.seq or event.at or event.agent or event.inv or event.agent_seq or event.first_seq:
+        event = msgspec.structs.replace(event, **_ENVELOPE)
+    try:
+        return _encode(event)
+    except UnicodeEncodeError:
+        cleaned: bytes = _encode(clean_json(msgspec.to_builtins(event, enc_hook=_hook)))
+        return cleaned
+    except (TypeError, ValueError, RecursionError, OverflowError) as error:
+        if isinstance(error, NotSerializable):
+            raise
+        raise NotSerializable(f"a value of {event.type} cannot be sent as JSON: {error}") from error
+
+
+def encode_text(text: str) -> bytes:
+    """`text` as a JSON string; lone surrogates become U+FFFD."""
+    try:
+        return _encode(text)
+    except UnicodeEncodeError:
+        return _encode(clean(text))
+    except TypeError as error:
+        raise NotSerializable(f"text is expected, not {type(text).__name__}") from error
+
+
+def check_size(body: bytes, what: str) -> None:
+    """Refuse an event above its bound, before it has a number.
+
+    Raises:
+        EventTooLarge: with what to do instead.
+    """
+    if len(body) > MAX_EVENT_BYTES:
+        raise EventTooLarge(
+            f"{what} is {len(body):,} bytes; an event holds at most {MAX_EVENT_BYTES:,}. "
+            "Send large data with `artifact(…)`, long text with `say` or a block",
+            details={"size": len(body), "limit": MAX_EVENT_BYTES},
+        )

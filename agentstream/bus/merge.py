@@ -1,0 +1,471 @@
+"""The merging bus: many emitters in, one ordered and numbered log out.
+
+What comes in: encoded bodies of many sources, by plain calls. What goes out: chunks, handed to `append` one after the
+other; an event is nobody's before its append returned. It does not know agents, stores, runs or readers.
+
+The design that came nearest the limit when measured (research: 0.56 µs over the loop hop at 16 producers):
+
+- `Source.put` is a plain call while there is room: number, format, append to one shared list. No lock, task or scope.
+- A drain swaps the whole list, then takes the whole overflow: arrival order is causal (P4) and nobody starves.
+- Full: the event is *parked* in the overflow and its emitter waits for the next drain. The event is parked, not the
+  intent: waking everybody to test for room again would be a thundering herd.
+- Once an event is parked, everything parks behind it until the drain (`_room` is 0), so order needs no second look.
+
+Bounds: emitted minus accepted ≤ 2 × capacity + 8 × sources events, and 2 × `max_bytes` plus one event a parked emit.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Final, NamedTuple
+
+import anyio
+
+from agentstream.bus.encode import check_size
+from agentstream.clock import SYSTEM_CLOCK, Clock
+from agentstream.errors import AgentStreamError, EmitAfterEnd
+from agentstream.loops import Wake, current_loop
+from agentstream.order import Extra, Item, Lane, Reassembler, ReassemblerStatistics, Sequencer
+from agentstream.ports import Chunk
+
+__all__ = ("DEFAULT_CAPACITY", "MAX_BUS_BYTES", "BusStatistics", "Draft", "MergeBus", "Source")
+
+DEFAULT_CAPACITY: Final = 256
+MAX_BUS_BYTES: Final = 4 * 1024 * 1024
+LIGHT_BYTES: Final = 4096
+"""Events up to this size are not weighed: 256 of them are 1 MiB, a quarter of the bound."""
+
+MAX_PARKED: Final = 8
+"""Parked events a source: tasks that share one emitter. The next one waits before it is numbered."""
+
+
+class BusStatistics(NamedTuple):
+    """What the bus did and holds; counts since the start, sizes of now."""
+
+    emitted: int
+    accepted: int
+    waiting: int
+    waiting_bytes: int
+    parked: int
+    appends: int
+    sources: int
+    reassembler: ReassemblerStatistics
+
+
+class Draft:
+    """An event from another thread: not numbered before the loop takes it."""
+
+    __slots__ = ("done", "error", "extra", "head", "rest")
+
+    def __init__(self, head: bytes, rest: bytes, done: Callable[[], None], extra: Extra | None = None) -> None:
+        self.head = head
+        self.rest = rest
+        self.done = done
+        self.extra = extra
+        self.error: BaseException | None = None
+
+
+class Source:
+    """Where one invocation's events enter. Made by `MergeBus.source`; everything but `hand_over` on the loop's thread."""
+
+    __slots__ = ("_bus", "_closed", "_inbox", "_lane", "_n", "_parked", "_slow")
+
+    def __init__(self, bus: MergeBus, lane: Lane) -> None:
+        self._bus = bus
+        self._lane = lane
+        self._n = lane.passed
+        self._parked = 0
+        self._closed: AgentStreamError | None = None
+        self._inbox: deque[Draft] = deque()
+        self._slow = False
+
+    @property
+    def last(self) -> int:
+        """`agent_seq` of the newest numbered event."""
+        return self._n
+
+    def put(self, head: bytes, rest: bytes, extra: Extra | None = None) -> Awaitable[None] | None:
+        """Number and hand in one event; the body is `head`, the number, `rest`.
+
+        Returns:
+            None if there was room; else what to await before the next emit: the event is parked (or, with eight parked
+            ones, about to be). After the wait `check` says whether the bus failed meanwhile.
+
+        Raises:
+            EmitAfterEnd: the source or its bus was closed. EventTooLarge: above 256 KiB.
+        """
+        if self._slow:
+            self._tidy()
+            if self._parked >= MAX_PARKED:
+                return self._put_later(head, rest, extra)
+        bus = self._bus
+        if len(rest) > LIGHT_BYTES:
+            bus._weigh(rest)
+        n = self._n = self._n + 1
+        buffer = bus._buffer
+        if len(buffer) < bus._room:
+            buffer.append((self._lane, n, head, rest, extra))
+            if bus._wake is not None:
+                bus._ring()
+            return None
+        return self._park((self._lane, n, head, rest, extra))
+
+    def check(self) -> None:
+        """Raise what made the bus fail, if it did."""
+        if self._bus._failure is not None:
+            raise self._bus._failure
+
+    def put_closing(self, head: bytes, rest: bytes) -> Awaitable[None] | None:
+        """As `put`, for an event that closes something: it never waits for its number, so that a cancelled emitter can
+        still close what it opened (bounded by what is open)."""
+        if self._closed is not None:
+            return None
+        self._take_inbox()
+        parked, self._parked = self._parked, min(self._parked, MAX_PARKED - 1)
+        self._slow = False
+        try:
+            return self.put(head, rest)
+        finally:
+            self._parked += parked - min(parked, MAX_PARKED - 1)
+            self._slow = bool(self._inbox) or self._parked >= MAX_PARKED
+
+    async def flush(self) -> None:
+        """Return once everything that this source handed in was accepted by the log.
+
+        Raises:
+            What the append raised.
+        """
+        if self._inbox:
+            self._take_inbox()
+        await self._bus.flush()
+
+    async def settle(self) -> None:
+        """Return once no event of this source is parked or in a thread's hand: what others emit next comes after them."""
+        while self._closed is None and (self._inbox or self._parked):
+            self._take_inbox()
+            if self._parked:
+                await self._bus._next_append()
+
+    def hand_over(self, draft: Draft) -> None:
+        """From any thread: leave an event to be taken at the next turn of the loop; `draft.done` is called then.
+
+        Raises:
+            EmitAfterEnd: the source, the bus or the loop has ended.
+        """
+        if self._closed is not None:
+            raise EmitAfterEnd(self._closed.detail)
+        self._inbox.append(draft)
+        self._slow = True
+        if not self._bus._loop.call_soon(self._take_inbox):
+            raise EmitAfterEnd("the event loop has ended")
+
+    def close(self, reason: AgentStreamError) -> None:
+        """Refuse everything from now on with `reason`; threads that wait are let go with it."""
+        if self._closed is None:
+            self._closed = reason
+            self._slow = True
+            self._bus._sources.discard(self)
+            while self._inbox:
+                draft = self._inbox.popleft()
+                draft.error = reason
+                draft.done()
+
+    # --- the slow side ------------------------------------------------------------------------------------------------
+    def _tidy(self) -> None:
+        if self._closed is not None:
+            raise EmitAfterEnd(self._closed.detail) from self._closed
+        self._take_inbox()
+        self._slow = self._parked >= MAX_PARKED
+
+    def _take_inbox(self) -> None:
+        """Number what threads left, oldest first, as far as parking goes; the rest is taken after the next drain."""
+        if self._closed is not None:
+            return
+        self._slow = False
+        while self._inbox and self._parked < MAX_PARKED:
+            draft = self._inbox.popleft()
+            try:
+                self._put_draft(draft)
+            except AgentStreamError as error:
+                draft.error = error
+                draft.done()
+        if self._inbox:
+            self._slow = True
+            self._bus._crowded.add(self)
+
+    def _put_draft(self, draft: Draft) -> None:
+        bus = self._bus
+        bus._weigh(draft.rest)
+        n = self._n = self._n + 1
+        item = (self._lane, n, draft.head, draft.rest, draft.extra)
+        bus._drafts.append(draft)
+        if len(bus._buffer) < bus._room:
+            bus._buffer.append(item)
+            bus._ring()
+        else:
+            self._park(item)  # type: ignore[unused-awaitable]  # the thread waits for its draft instead
+
+    def _park(self, item: Item) -> Wake:
+        bus = self._bus
+        wake = bus._park(item)
+        self._parked += 1
+        if self._parked >= MAX_PARKED:
+            self._slow = True
+        bus._parkers.append(self)
+        return wake
+
+    async def _put_later(self, head: bytes, rest: bytes, extra: Extra | None) -> None:
+        while self._parked >= MAX_PARKED and self._closed is None:
+            await self._bus._next_append()
+        waiting = self.put(head, rest, extra)
+        if waiting is not None:
+            await waiting
+
+
+class MergeBus:
+    """Merges the sources of one run. `drain` must run in a task of its own for as long as the bus is used.
+
+    Args:
+        append: takes a chunk and returns when it was accepted; what it raises ends the bus.
+        capacity: events that may wait; raised to the number of sources (below it every emit would park).
+        last: the log's last seq.
+    """
+
+    def __init__(
+        self,
+        append: Callable[[Chunk], Awaitable[None]],
+        *,
+        capacity: int = DEFAULT_CAPACITY,
+        max_bytes: int = MAX_BUS_BYTES,
+        last: int = 0,
+        reassembler: Reassembler | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._append = append
+        self._capacity = self._room = capacity
+        self._max_bytes = max_bytes
+        self._clock = clock
+        self._loop = current_loop()
+        self._reassembler = reassembler or Reassembler()
+        self._sequencer = Sequencer(last)
+        self._buffer: list[Item] = []
+        self._overflow: list[Item] = []
+        self._heavy = 0  # bytes of waiting events above LIGHT_BYTES; the others cannot reach the bound
+        self._wake: Wake | None = None
+        self._drained: list[Wake] = []  # set at the next drain
+        self._drafts: list[Draft] = []  # told at the next drain
+        self._appended: list[Wake] = []  # set after the next append
+        self._parkers: list[Source] = []
+        self._crowded: set[Source] = set()  # sources whose inbox waits for a drain
+        self._sources: set[Source] = set()
+        self._flushers: deque[tuple[int, Wake]] = deque()
+        self._taken = self._accepted = self._appends = 0
+        self._closing = False
+        self._failure: AgentStreamError | None = None
+
+    def source(self, inv: str) -> Source:
+        """The place where events of `inv` enter; `""` for run-level events.
+
+        Raises:
+            EmitAfterEnd: the bus was closed.
+        """
+        self._check_open()
+        source = Source(self, self._reassembler.lane(inv))
+        self._sources.add(source)
+        self._capacity = max(self._capacity, len(self._sources))
+        return source
+
+    def offer(self, item: Item) -> Awaitable[None] | None:
+        """Hand in an item whose lane and number come from elsewhere (at-least-once; the reassembler decides)."""
+        self._check_open()
+        self._weigh(item[3])
+        if len(self._buffer) < self._room:
+            self._buffer.append(item)
+            self._ring()
+            return None
+        return self._park(item)
+
+    def remote_lane(self, inv: str) -> Lane:
+        """The lane of an invocation whose events come in through `offer`."""
+        return self._reassembler.lane(inv, remote=True)
+
+    async def flush(self) -> None:
+        """Return once everything handed in until now was taken through the reassembler and accepted.
+
+        Raises:
+            What the append raised.
+        """
+        target = self._taken + len(self._buffer) + len(self._overflow)
+        if target > self._accepted and self._failure is None:
+            wake = self._loop.wake()
+            self._flushers.append((target, wake))
+            await wake
+        if target > self._accepted and self._failure is not None:
+            raise self._failure
+
+    def close(self) -> None:
+        """Take no more events; `drain` returns when those handed in are accepted."""
+        self._closing = True
+        for source in list(self._sources):
+            source.close(EmitAfterEnd("the run has ended: this event was not accepted"))
+        self._ring()
+
+    async def drain(self) -> None:
+        """Take, order, number and append until the bus is closed and empty.
+
+        Raises:
+            What the append raised; every emitter that waits gets the same.
+        """
+        try:
+            await self._drain()
+        except AgentStreamError as error:
+            self._fail(error)
+            raise
+        finally:
+            if self._failure is None:
+                self._fail(EmitAfterEnd("the bus has ended: this event was not accepted"))
+
+    def statistics(self) -> BusStatistics:
+        """Plain counters; free to call."""
+        waiting = len(self._buffer) + len(self._overflow)
+        return BusStatistics(
+            self._taken + waiting,
+            self._accepted,
+            waiting,
+            sum(len(item[3]) for item in (*self._buffer, *self._overflow)),
+            len(self._overflow),
+            self._appends,
+            len(self._sources),
+            self._reassembler.statistics(),
+        )
+
+    # --- the drain ----------------------------------------------------------------------------------------------------
+    async def _drain(self) -> None:
+        loop = self._loop
+        while True:
+            if not self._buffer and not self._overflow:
+                if self._closing:
+                    return
+                # One turn before arming a wake: with a single streaming agent the next event is nearly always there.
+                await loop.turn()
+                if not self._buffer and not self._overflow and not self._closing:
+                    self._wake = loop.wake()
+                    await self._wait()
+                continue
+            await self._pass_on(self._take())
+
+    async def _wait(self) -> None:
+        wake, deadline = self._wake, self._reassembler.deadline
+        assert wake is not None
+        if deadline is None:
+            await wake
+            return
+        with anyio.move_on_after(max(0.0, deadline - self._clock.monotonic())):
+            await wake
+        self._report_gaps()
+
+    def _take(self) -> list[Item]:
+        batch, self._buffer = self._buffer, []
+        if self._overflow:
+            batch += self._overflow
+            self._overflow = []
+        self._heavy = 0
+        self._room = self._capacity
+        self._taken += len(batch)
+        if self._drained:
+            drained, self._drained = self._drained, []
+            for wake in drained:
+                wake.set()
+        if self._drafts:
+            drafts, self._drafts = self._drafts, []
+            for draft in drafts:
+                draft.done()
+        if self._crowded:
+            crowded, self._crowded = self._crowded, set()
+            for source in crowded:
+                source._take_inbox()
+        return batch
+
+    async def _pass_on(self, batch: list[Item]) -> None:
+        parkers, self._parkers = self._parkers, []
+        reassembler = self._reassembler
+        ready = reassembler.feed(batch, self._clock.monotonic())
+        if reassembler.deadline is not None:
+            self._report_gaps()
+        for chunk in self._sequencer.stamp(ready, self._clock.wall_ms()):
+            await self._append(chunk)
+            self._appends += 1
+        self._accepted += len(batch)
+        # Only now: events in the hands of a hanging append still count against a source's eight.
+        for source in parkers:
+            source._parked -= 1
+        if self._appended:
+            appended, self._appended = self._appended, []
+            for wake in appended:
+                wake.set()
+        flushers = self._flushers
+        while flushers and flushers[0][0] <= self._accepted:
+            flushers.popleft()[1].set()
+
+    def _report_gaps(self) -> None:
+        """An invocation that lost an event fails in the stream, in the place where the event would have been."""
+        for gap in self._reassembler.tick(self._clock.monotonic()):
+            lane = Lane(gap.inv)
+            lane.next = gap.expected
+            agent = gap.inv.rpartition(".")[0]
+            head = b'"type":"agent.failed","agent":"%b","inv":"%b","agent_seq":' % (agent.encode(), gap.inv.encode())
+            rest = b',"code":"gap","message":"event %d was lost: %b"}' % (gap.expected, gap.reason.encode())
+            self._overflow.append((lane, gap.expected, head, rest, None))
+
+    async def _next_append(self) -> None:
+        """Wait for the end of the append under way or of the next one; only called while an event is parked."""
+        wake = self._loop.wake()
+        self._appended.append(wake)
+        await wake
+        if self._failure is not None:
+            raise self._failure
+
+    def _park(self, item: Item) -> Wake:
+        self._room = 0  # everything that comes before the next drain stays behind this event
+        self._overflow.append(item)
+        self._ring()
+        wake = self._loop.wake()
+        self._drained.append(wake)
+        return wake
+
+    def _weigh(self, rest: bytes) -> None:
+        """Count a heavy event against the bound of bytes.
+
+        Raises:
+            EventTooLarge: above 256 KiB.
+        """
+        check_size(rest, "the event")
+        self._heavy += len(rest)
+        if self._heavy >= self._max_bytes:
+            self._room = 0
+
+    def _ring(self) -> None:
+        if self._wake is not None:
+            wake, self._wake = self._wake, None
+            wake.set()
+
+    def _check_open(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+        if self._closing:
+            raise EmitAfterEnd("the run has ended: this event was not accepted")
+
+    def _fail(self, error: AgentStreamError) -> None:
+        self._failure = error
+        for source in list(self._sources):
+            source.close(error)
+        for draft in self._drafts:
+            draft.error = error
+            draft.done()
+        self._drafts.clear()
+        for wake in [*self._drained, *self._appended, *(wake for _, wake in self._flushers)]:
+            wake.set()
+        self._drained.clear()
+        self._appended.clear()
+        self._flushers.clear()
