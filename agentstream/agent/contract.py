@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, cast, overload
 import pydantic
 from typing_extensions import TypeVar
 
+from agentstream.agent.options import RunOptions
 from agentstream.errors import InvalidInput
 from agentstream.ids import check_agent_name, snake_case
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from agentstream.agent.context import Context
     from agentstream.agent.tools import Tool
 
-__all__ = ("Agent", "Team", "TeamOptions", "as_agent")
+__all__ = ("Agent", "Team", "as_agent")
 
 In = TypeVar("In", default=str)
 Out = TypeVar("Out", default=str)
@@ -120,20 +121,6 @@ def as_agent(
     return wrap if fn is None else wrap(fn)
 
 
-class TeamOptions(pydantic.BaseModel):
-    """What a team asks of its runs; a run's own options go before it.
-
-    Attributes:
-        deadline: seconds for the whole run; None means no limit.
-        max_agents: invocations at once in one run.
-    """
-
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
-
-    deadline: float | None = pydantic.Field(default=None, gt=0)
-    max_agents: int = pydantic.Field(default=64, ge=1, le=10_000)
-
-
 class Team(Generic[In, Out]):
     """Names an entry agent, so that it can be started by name. It holds no logic.
 
@@ -148,14 +135,14 @@ class Team(Generic[In, Out]):
         *,
         version: str = "1",
         description: str = "",
-        options: TeamOptions | None = None,
+        options: RunOptions | None = None,
     ) -> None:
         self.name = check_agent_name(name)
         check_agent_name(agent.name)
         self.agent = agent
         self.version = version
         self.description = description or _first_line(agent)
-        self.options = options or TeamOptions()
+        self.options = options or RunOptions()
 
     def __repr__(self) -> str:
         return f"Team({self.name!r}, {type(self.agent).__name__}, version={self.version!r})"

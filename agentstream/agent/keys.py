@@ -14,11 +14,11 @@ import functools
 import hashlib
 import inspect
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import CodeType
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 
@@ -81,7 +81,7 @@ class Keys:
         return entry[1] if entry is not None and entry[0] is self else self._root
 
     @contextmanager
-    def within(self, key: str) -> Iterator[KeyScope]:
+    def within(self, key: str) -> Generator[KeyScope]:
         """Everything inside, and every task started inside, belongs to the unit with this key."""
         scope = KeyScope(key)
         token = _within.set((self, scope))
@@ -137,10 +137,10 @@ def _constant_digest(value: object) -> bytes:
         return _code_digest(value)
     digest = hashlib.sha256(type(value).__name__.encode())
     if isinstance(value, tuple):
-        for item in value:
+        for item in cast("tuple[object, ...]", value):
             digest.update(_constant_digest(item))
     elif isinstance(value, frozenset):
-        for item_digest in sorted(map(_constant_digest, value)):
+        for item_digest in sorted(map(_constant_digest, cast("frozenset[object]", value))):
             digest.update(item_digest)
     else:  # None, Ellipsis, numbers, text, bytes: their repr is exact
         digest.update(repr(value).encode("utf-8", "surrogatepass"))

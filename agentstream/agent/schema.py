@@ -13,7 +13,7 @@ import inspect
 import re
 import textwrap
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Generic, TypeVar, cast, get_args, get_type_hints
+from typing import Any, Final, Generic, TypeGuard, TypeVar, cast, get_args, get_type_hints
 
 import msgspec
 import pydantic
@@ -22,6 +22,7 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from agentstream.errors import InvalidInput, NotSerializable
 from agentstream.events import Json
+from agentstream.wire.text import clean_json
 
 __all__ = ("DoesNotFit", "Parameters", "Shape", "decode", "jsonable", "result_type", "summary")
 
@@ -37,24 +38,30 @@ class DoesNotFit(ValueError):
 
 # --- values -----------------------------------------------------------------------------------------------------------
 def jsonable(value: object) -> Json:
-    """`value` as JSON can hold it: pydantic models, dataclasses, Structs, dates, sets and so on become plain values.
+    """`value` as JSON can hold it: pydantic models, dataclasses, Structs, dates, sets and so on become plain values;
+    lone surrogates in text become U+FFFD.
 
     Raises:
         NotSerializable: something in it has no JSON form.
     """
     try:
-        return to_jsonable_python(value, fallback=_struct)
+        return clean_json(to_jsonable_python(value, fallback=_struct))
+    except NotSerializable:
+        raise
     except (PydanticSerializationError, ValueError, RecursionError) as error:
-        raise NotSerializable(f"a value of type {type(value).__name__} has no JSON form: {error}") from None
+        raise NotSerializable(
+            f"a value of type {type(value).__name__} has no JSON form: {_first_line(error)}"
+        ) from None
 
 
 def _struct(value: object) -> Json:
-    if isinstance(value, msgspec.Struct):
-        return jsonable({name: getattr(value, name) for name in value.__struct_fields__})
-    return msgspec.to_builtins(value)
+    # Anything else than a Struct comes back to `jsonable` only from inside one, so this ends.
+    if not isinstance(value, msgspec.Struct):
+        raise NotSerializable(f"a value of type {type(value).__name__} has no JSON form")
+    return msgspec.to_builtins(value, str_keys=True, enc_hook=jsonable)
 
 
-def decode(type_: object, value: Json) -> Any:  # Any: the type is known only to whoever names it
+def decode(type_: Any, value: Json) -> Any:  # Any: the type is known only to whoever names it
     """A JSON value as `type_` again; what `Any`, `None` and a missing annotation name comes back as it is.
 
     Raises:
@@ -69,7 +76,7 @@ def decode(type_: object, value: Json) -> Any:  # Any: the type is known only to
         raise InvalidInput(f"the recorded value does not fit {_name(type_)}: {complaint(error)}") from None
     except pydantic.errors.PydanticUserError:  # msgspec's own types
         try:
-            return msgspec.convert(value, cast("type[Any]", type_))
+            return msgspec.convert(value, type_)
         except msgspec.ValidationError as error:
             raise InvalidInput(f"the recorded value does not fit {_name(type_)}: {error}") from None
 
@@ -82,7 +89,7 @@ def result_type(fn: Callable[..., object]) -> object:
         return Any
 
 
-def _adapter(type_: object) -> pydantic.TypeAdapter[Any]:
+def _adapter(type_: Any) -> pydantic.TypeAdapter[Any]:
     try:
         return _kept_adapter(type_)
     except TypeError:  # a type that cannot be hashed, for instance with a list in its metadata
@@ -148,7 +155,7 @@ class Parameters:
             raise DoesNotFit(complaint(error)) from None
         given = checked.model_fields_set
         values = {name: getattr(checked, field) for name, field in self._fields.items() if field in given}
-        bound = inspect.BoundArguments(self._signature, values)  # type: ignore[arg-type]  # typeshed wants OrderedDict
+        bound = inspect.BoundArguments(self._signature, values)
         bound.apply_defaults()
         return bound
 
@@ -185,13 +192,16 @@ def _field(name: str, parameter: inspect.Parameter, hint: object, said: str | No
 
 
 def _hints(fn: Callable[..., object]) -> dict[str, Any]:  # Any: annotations
-    plain = fn.func if isinstance(fn, functools.partial) else fn
+    name = _name(fn)
+    plain: Any = fn  # Any: what can be called has no common type
+    if functools.partial in inspect.getmro(type(fn)):
+        plain = plain.func
     if not (inspect.isroutine(plain) or isinstance(plain, type)):
         plain = type(plain).__call__
     try:
         return get_type_hints(plain, include_extras=True)
     except NameError as error:
-        raise InvalidInput(f"an annotation of {_name(fn)} names {error.name!r}, which does not exist there") from None
+        raise InvalidInput(f"an annotation of {name} names {error.name!r}, which does not exist there") from None
 
 
 def _first_line(error: Exception) -> str:
@@ -200,21 +210,29 @@ def _first_line(error: Exception) -> str:
 
 def _without_titles(schema: Json) -> Json:
     """The schema without the titles that pydantic makes from names: they tell a model nothing and cost tokens."""
-    if isinstance(schema, dict):
-        cleaned = {}
-        for key, value in schema.items():
-            if key == "title" and isinstance(value, str):
-                continue
-            if key in ("properties", "$defs"):  # what stands below are names of the user's, `title` perhaps among them
-                cleaned[key] = {name: _without_titles(entry) for name, entry in value.items()}
-            elif key in ("default", "const", "enum", "examples"):
-                cleaned[key] = value
-            else:
-                cleaned[key] = _without_titles(value)
-        return cleaned
-    if isinstance(schema, list):
+    if _is_list(schema):
         return [_without_titles(entry) for entry in schema]
-    return schema
+    if not _is_object(schema):
+        return schema
+    cleaned: dict[str, Json] = {}
+    for key, value in schema.items():
+        if key == "title" and isinstance(value, str):
+            continue
+        if key in ("properties", "$defs"):  # what stands below are names of the user's, `title` perhaps among them
+            cleaned[key] = {name: _without_titles(entry) for name, entry in value.items()}
+        elif key in ("default", "const", "enum", "examples"):
+            cleaned[key] = value
+        else:
+            cleaned[key] = _without_titles(value)
+    return cleaned
+
+
+def _is_object(value: Json) -> TypeGuard[dict[str, Json]]:
+    return isinstance(value, dict)
+
+
+def _is_list(value: Json) -> TypeGuard[list[Json]]:
+    return isinstance(value, list)
 
 
 # --- docstrings -------------------------------------------------------------------------------------------------------
@@ -269,15 +287,15 @@ class Shape(Generic[T]):
     def __init__(self, type_: type[T]) -> None:
         try:
             self._adapter: pydantic.TypeAdapter[T] = _adapter(type_)
-            schema = self._adapter.json_schema()
+            schema: dict[str, Json] = self._adapter.json_schema()
         except pydantic.errors.PydanticUserError as error:
             raise InvalidInput(f"{_name(type_)} has no JSON schema: {_first_line(error)}") from None
         self.name = re.sub(r"[^A-Za-z0-9_-]", "_", _name(type_))[:64]
         self._wrapped = schema.get("type") != "object"
         definitions = schema.pop("$defs", None) if self._wrapped else None
         if self._wrapped:
-            schema = {"type": "object", "properties": {_RESULT: schema}, "required": [_RESULT]}
-            schema["additionalProperties"] = False
+            properties = {_RESULT: schema}
+            schema = {"type": "object", "properties": properties, "required": [_RESULT], "additionalProperties": False}
         if definitions is not None:
             schema["$defs"] = definitions
         self.schema: dict[str, Json] = cast("dict[str, Json]", _without_titles(schema))

@@ -20,7 +20,7 @@ from agentstream.bus.encode import MAX_TEXT_CHARS, encode_event, encode_fast, en
 from agentstream.bus.merge import Source
 from agentstream.bus.state import Document, State
 from agentstream.bus.threads import BlockingEmitter
-from agentstream.errors import InvalidInput, NotSerializable
+from agentstream.errors import EmitAfterEnd, InvalidInput, NotSerializable
 from agentstream.events import (
     AgentProgress,
     ArtifactCreated,
@@ -200,7 +200,8 @@ class Emitter:
             return type_
         return b'%b,"agent":"%b","inv":"%b","agent_seq":' % (type_, self.agent.encode(), self.inv.encode())
 
-    def _put_reserved(self, event: Event, extra: Extra | None = None) -> Awaitable[None] | None:
+    def put_reserved(self, event: Event, extra: Extra | None = None) -> Awaitable[None] | None:
+        """Number and hand in an event that only the runtime emits; returns what to await, if anything."""
         form = _form(type(event), self._head)
         if not self.inv:
             extra = msgspec.structs.replace(extra or Extra(), bare=True)
@@ -223,7 +224,12 @@ class Emitter:
             case _:
                 raise NotSerializable(f"{event.type} opens and closes nothing")
 
-    def _close_open(self) -> None:
+    def end(self) -> None:
+        """Let nothing more through: the invocation is over."""
+        who = self.inv or "the run"
+        self._source.close(EmitAfterEnd(f"{who} has ended: this event was not accepted"))
+
+    def close_open(self) -> None:
         """Close what is open, newest first, without waiting: the invocation is over."""
         for id_ in reversed(list(self._open)):
             event = self._open.pop(id_)

@@ -32,6 +32,7 @@ from agentstream.errors import (
 from agentstream.events import Json, Usage
 from agentstream.llm.messages import Delta, Finish, LLMRequest, Message, TextPart, ThinkingPart, ToolCall, ToolCallPart
 from agentstream.wire import sse
+from agentstream.wire.text import clean_json
 
 __all__ = ("PATH", "Parser", "build", "refusal")
 
@@ -71,7 +72,10 @@ def build(request: LLMRequest, model: str, *, limit_field: str = "max_tokens") -
             "type": "json_schema",
             "json_schema": {"name": request.schema_name or "answer", "schema": request.schema},
         }
-    return PATH, msgspec.json.encode(body)
+    try:
+        return PATH, msgspec.json.encode(body)
+    except UnicodeEncodeError:  # lone surrogates, which UTF-8 cannot hold
+        return PATH, msgspec.json.encode(clean_json(body))
 
 
 def _message(message: Message) -> dict[str, Json]:

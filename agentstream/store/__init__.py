@@ -13,8 +13,9 @@ from agentstream.errors import InvalidInput
 from agentstream.ports import Store
 from agentstream.store._rules import Limits, limits_of
 from agentstream.store.memory import MemoryStore
+from agentstream.store.sqlite import SqliteStore
 
-__all__ = ("Limits", "MemoryStore", "open_store")
+__all__ = ("Limits", "MemoryStore", "SqliteStore", "open_store")
 
 
 def open_store(address: str, *, clock: Clock | None = None) -> Store:
@@ -34,4 +35,10 @@ def open_store(address: str, *, clock: Clock | None = None) -> Store:
     if kind == "memory" and colon and not path:
         limits = limits_of(options)
         return MemoryStore(limits) if clock is None else MemoryStore(limits, clock=clock)
+    if kind == "sqlite" and path:
+        match options.pop("level", "process"):
+            case "process" | "machine" as level:
+                return SqliteStore(path, level=level, limits=limits_of(options), clock=clock)
+            case _:
+                raise InvalidInput("the store's address: level is `process` or `machine`")
     raise InvalidInput("a store's address is `memory:` or `sqlite:PATH`, with options after `?`")

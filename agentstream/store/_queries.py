@@ -80,14 +80,14 @@ def chunks(conn: sqlite3.Connection, run: str, after: int, max_bytes: int, now_m
         "SELECT max(id) FROM chunks WHERE id > ? AND id <= ?", (base, base | min(after + 1, 2**SHIFT - 1))
     ).fetchone()[0]
     found: list[Chunk] = []
-    for id, last, ends, lines, private in conn.execute(
+    for key, last, ends, lines, private in conn.execute(
         "SELECT id, last, ends, lines, private FROM chunks WHERE id >= ? AND id < ? AND last > ? ORDER BY id",
         (begin or base, (number + 1) << SHIFT, after),
     ):
         max_bytes -= len(lines)
         if max_bytes < 0 and found:
             break
-        found.append(Chunk(id - base, last, lines, private, ends))
+        found.append(Chunk(key - base, last, lines, private, ends))
     return found
 
 
@@ -122,7 +122,8 @@ def letters(conn: sqlite3.Connection, run: str, now_ms: int) -> list[Letter]:
 def free(conn: sqlite3.Connection, limit: int, seconds: float, boot: str) -> list[str]:
     """Running runs without a lease that counts, oldest first. Walks the running runs only."""
     rows = conn.execute(
-        "SELECT run FROM runs WHERE status = 'running' AND (holder = '' OR boot <> ? OR until <= ?) ORDER BY no LIMIT ?",
+        "SELECT run FROM runs WHERE status = 'running' AND (holder = '' OR boot <> ? OR until <= ?)"
+        " ORDER BY no LIMIT ?",
         (boot, seconds, max(0, limit)),
     )
     return [run for (run,) in rows]
@@ -181,5 +182,5 @@ def kept(conn: sqlite3.Connection, run: str, now_ms: int) -> Kept | None:
     return None if found is None else Kept(found[0], found[1])
 
 
-def _to_row(run: str, incarnation: str, status: str, last: int, facts: bytes, ended: int, size: int) -> RunRow:  # noqa: PLR0913, PLR0917
+def _to_row(run: str, incarnation: str, status: str, last: int, facts: bytes, ended: int, size: int) -> RunRow:
     return RunRow(run, incarnation, status, last, _FACTS.decode(facts), ended, size)

@@ -298,9 +298,9 @@ def not_open() -> StoreDown:
 
 
 # --- addresses --------------------------------------------------------------------------------------------------------
-def query_of(limits: Limits, **more: str) -> str:
-    """The part of an address from `?` on: what differs from the defaults."""
-    pairs = more | {name: str(value) for name, value in msgspec.to_builtins(limits).items()}
+def query_of(limits: Limits, more: Mapping[str, str] | None = None) -> str:
+    """The part of an address from `?` on: `more`, and the bounds that differ from the defaults."""
+    pairs = dict(more or {}) | {name: str(value) for name, value in msgspec.to_builtins(limits).items()}
     return "?" + "&".join(f"{name}={value}" for name, value in pairs.items()) if pairs else ""
 
 

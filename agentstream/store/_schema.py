@@ -5,7 +5,7 @@ sentence that names the fault but neither paths nor contents. It does not know w
 
     chunks      a row a chunk. Its key is `run number << 32 | first seq`: one B-tree, every run's chunks side by side in
                 order, found without an index. So a file holds 2^31 runs of 2^32 events.
-    runs        a row a run; `last`, `size` and `status` change in the transaction of the append. `no` is never used again.
+    runs        a row a run; `last`, `size` and `status` change in the transaction of the append; `no` is used once.
     letters     the mailbox; an acknowledged letter keeps its key and loses its body.
     artifacts   what was kept under a run or under an owner's uploads; `parts` has the bytes, in pieces, so that a large
     parts       one is written in several short transactions between the appends. It counts once `whole` is set.
@@ -26,7 +26,7 @@ from agentstream.errors import InvalidInput, StoreDown
 __all__ = ("BUSY_S", "LEVELS", "connect", "down", "prepare_file")
 
 LEVELS: Final = {"process": "NORMAL", "machine": "FULL"}
-"""`PRAGMA synchronous` by level. NORMAL in WAL mode may lose the last commits with the power, never with the process."""
+"""`PRAGMA synchronous` by level. NORMAL with WAL may lose the last commits with the power, never with the process."""
 
 BUSY_S: Final = 2.0
 """How long a write waits for another process. Twice that stays below the 5 s in which a run must learn of trouble."""
@@ -101,7 +101,9 @@ INSERT INTO pings VALUES (1, 0);
 """
 
 # File systems that are shared between machines: WAL needs memory that all its processes share (sqlite.org/wal.html §1).
-_REMOTE: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "fuse.sshfs", "fuse.glusterfs", "lustre"})
+_REMOTE: Final = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "fuse.sshfs", "fuse.glusterfs", "lustre"}
+)
 
 _WORDS: Final = {
     "SQLITE_FULL": "the disk is full",
@@ -129,7 +131,7 @@ def down(error: sqlite3.Error) -> StoreDown:
 
 # --- the file ---------------------------------------------------------------------------------------------------------
 def prepare_file(path: Path) -> None:
-    """Make the file (0600) and its folder (0700) where they are missing; SQLite gives its `-wal` and `-shm` the same mode.
+    """Make the file (0600) and its folder (0700) where they are missing; SQLite gives its own files the same mode.
 
     An existing file is never opened here: closing any handle on it would drop the locks that other connections of this
     process hold (sqlite.org/howtocorrupt.html §2.2).
@@ -235,6 +237,6 @@ def _check_version(conn: sqlite3.Connection) -> int:
         raise InvalidInput("the file is a database of another program: choose another path")
     if version > _VERSION:
         raise InvalidInput(
-            f"the store was written by a newer agentstream (schema {version}, this one knows {_VERSION}): update agentstream"
+            f"the store was written by a newer agentstream (schema {version}, known is {_VERSION}): update it here"
         )
     return version

@@ -11,7 +11,6 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from agentstream.errors import AgentStreamError
 from agentstream.ids import new_incarnation
 from agentstream.ports import Blob, Chunk, Created, Kept, Lease, RunFacts
 from agentstream.store import _rules as rules
@@ -57,7 +56,9 @@ class Taken(NamedTuple):
 
 
 # --- log --------------------------------------------------------------------------------------------------------------
-def create(conn: sqlite3.Connection, run: str, key: tuple[str, str], first: Chunk, facts: RunFacts, now: Now) -> Created:
+def create(
+    conn: sqlite3.Connection, run: str, key: tuple[str, str], first: Chunk, facts: RunFacts, now: Now
+) -> Created:
     """Make a run; `key` is the idempotency key and the request's digest."""
     name, digest = key
     if name:
@@ -71,8 +72,9 @@ def create(conn: sqlite3.Connection, run: str, key: tuple[str, str], first: Chun
         return made
     incarnation = new_incarnation()
     number = conn.execute(
-        "INSERT INTO runs (run, incarnation, owner, facts, status, epoch, last, size, ended, letters, holder, until, boot)"
-        " VALUES (?, ?, ?, ?, ?, 0, ?, ?, ?, 0, '', 0, '')",
+        "INSERT INTO runs"
+        " (run, incarnation, owner, facts, status, last, size, ended, epoch, letters, holder, until, boot)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, 0, '', 0, '')",
         (
             run,
             incarnation,
@@ -103,6 +105,17 @@ def _made_before(conn: sqlite3.Connection, run: str, first: Chunk) -> Created | 
     return None
 
 
+# Two statements: naming `status` in an update rewrites the index of the running runs as well.
+_APPEND: Final = (
+    "UPDATE runs SET last = ?, size = size + ?"
+    " WHERE no = ? AND epoch = ? AND last = ? AND status = 'running' AND size <= ?"
+)
+_END: Final = (
+    "UPDATE runs SET last = ?, size = size + ?, status = ?, ended = ?"
+    " WHERE no = ? AND epoch = ? AND last = ? AND status = 'running'"
+)
+
+
 def append(conn: sqlite3.Connection, run: str, epoch: int, chunk: Chunk, limits: rules.Limits, now_ms: int) -> int:
     """Append after `chunk.first - 1`. The usual case is one guarded update and one insert: every statement gives the
     interpreter's lock away and may wait to get it back."""
@@ -110,21 +123,12 @@ def append(conn: sqlite3.Connection, run: str, epoch: int, chunk: Chunk, limits:
     size = rules.size_of(chunk)
     number = run_number(conn, run)
     if number is not None and (chunk.ends or chunk.last <= limits.max_events):
-        changed = conn.execute(
-            "UPDATE runs SET last = ?, size = size + ?, status = ?, ended = ? WHERE no = ? AND epoch = ? AND last = ?"
-            " AND status = 'running' AND size <= ?",
-            (
-                chunk.last,
-                size,
-                chunk.ends or "running",
-                now_ms if chunk.ends else 0,
-                number,
-                epoch,
-                expected,
-                2**62 if chunk.ends else limits.max_bytes - size,
-            ),
-        ).rowcount
-        if changed == 1:
+        guard = (number, epoch, expected)
+        if chunk.ends:
+            done = conn.execute(_END, (chunk.last, size, chunk.ends, now_ms, *guard)).rowcount
+        else:
+            done = conn.execute(_APPEND, (chunk.last, size, *guard, limits.max_bytes - size)).rowcount
+        if done == 1:
             _insert_chunk(conn, number, epoch, chunk)
             return chunk.last
     row = conn.execute("SELECT no, epoch, last, status, size FROM runs WHERE run = ?", (run,)).fetchone()
@@ -243,7 +247,7 @@ def begin_artifact(
     return number, short
 
 
-def add_part(conn: sqlite3.Connection, number: int, part: int, data: bytes) -> None:
+def add_part(conn: sqlite3.Connection, number: int, part: int, data: memoryview) -> None:
     """Write one piece; a second `put` of the same bytes writes the same pieces again."""
     conn.execute("INSERT OR REPLACE INTO parts VALUES (?, ?)", (number << PARTS_SHIFT | part, data))
 

@@ -5,25 +5,20 @@ dialects, and keeps nothing for readers that do not ask.
 """
 
 from agentstream.stream.coalesce import coalesce
-from agentstream.stream.fold import (
-    AgentState,
-    ArtifactState,
-    RunState,
-    StateKeeper,
-    VerdictState,
-    fold,
-    load_state,
-)
+from agentstream.stream.fold import AgentState, ArtifactState, Failure, RunState, VerdictState, fold
+from agentstream.stream.kept import KEEP_EVERY, StateKeeper, load_state
 from agentstream.stream.reader import PAGE_BYTES, LogReader, Page, open_reader
 from agentstream.stream.resume import TAIL, Start, decide
 from agentstream.stream.subscription import Subscription
 from agentstream.stream.view import View
 
 __all__ = (
+    "KEEP_EVERY",
     "PAGE_BYTES",
     "TAIL",
     "AgentState",
     "ArtifactState",
+    "Failure",
     "LogReader",
     "Page",
     "RunState",

@@ -1,7 +1,7 @@
 """The resume decision: what a reader gets that comes with, or without, a cursor.
 
-What comes in: the cursor's text, the run's id and where its log stands. What goes out: a `Start`. It is pure: it does not
-know stores, HTTP, filters or dialects, and it changes nothing.
+What comes in: the cursor's text, the run's id and where its log stands. What goes out: a `Start`. It is pure: it does
+not know stores, HTTP, filters or dialects, and it changes nothing.
 
 The table (DESIGN §7; n is the cursor's position, a cursor inside event n + 1 counts as that event):
 
@@ -41,6 +41,7 @@ class Start(msgspec.Struct, frozen=True):
 
     Attributes:
         incarnation, after: the reader gets the events of this incarnation with seq > `after`.
+        last: the log's last event when it was looked at.
         part: of event `after + 1` so many frames were received already, in a dialect that renders several.
         reset: to be sent first, with the id of position `after`.
         up_to_date: send `up-to-date` first, with the id of position `after`.
@@ -49,6 +50,7 @@ class Start(msgspec.Struct, frozen=True):
 
     incarnation: str
     after: int
+    last: int
     part: int = 0
     reset: Reset | None = None
     up_to_date: bool = False
@@ -62,11 +64,11 @@ def decide(cursor: str | None, run: str, tail: Tail) -> Start:
         InvalidCursor: longer than 128 bytes, or not printable ASCII.
     """
     if not cursor:
-        return Start(tail.incarnation, tail.first - 1)
+        return Start(tail.incarnation, tail.first - 1, tail.last)
     if cursor == TAIL:
         # Of an ended run the terminal is sent again, so that the reader learns of the end from an event.
         after = max(tail.last - 1, tail.first - 1) if tail.ended else tail.last
-        return Start(tail.incarnation, after, up_to_date=True)
+        return Start(tail.incarnation, after, tail.last, up_to_date=True)
     at = Cursor.parse(cursor)
     if at is None or at.run != run:
         return _reset("unknown-cursor", tail)
@@ -77,7 +79,7 @@ def decide(cursor: str | None, run: str, tail: Tail) -> Start:
     if at.seq < tail.first - 1:
         return _reset("trimmed", tail)
     done = tail.ended and at.seq == tail.last
-    return Start(tail.incarnation, at.seq, part=at.part, done=done)
+    return Start(tail.incarnation, at.seq, tail.last, part=at.part, done=done)
 
 
 def reset_to_first(reason: ResetReason, tail: Tail) -> Reset:
@@ -86,4 +88,4 @@ def reset_to_first(reason: ResetReason, tail: Tail) -> Reset:
 
 
 def _reset(reason: ResetReason, tail: Tail) -> Start:
-    return Start(tail.incarnation, tail.first - 1, reset=reset_to_first(reason, tail))
+    return Start(tail.incarnation, tail.first - 1, tail.last, reset=reset_to_first(reason, tail))

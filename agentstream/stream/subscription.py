@@ -33,15 +33,16 @@ __all__ = ("Subscription",)
 class Subscription:
     """Iterate over a run's events, from a cursor to its end, across live and past alike.
 
-    Use it as `async with … as events: async for event in events`. The iteration ends after the run's terminal event, and
-    only then. One task reads at a time.
+    Use it as `async with … as events: async for event in events`. The iteration ends after the run's terminal event,
+    and only then. One task reads at a time.
 
     Args:
         log: where the run is kept.
         run: its id.
         after: begin behind this cursor (an earlier `.cursor`, or the `id` of a frame), or `"tail"` for what is new; of
             an ended run `"tail"` gives its terminal event. None begins with the first retained event.
-        agents, types: only events of these agents (or invocations) and types, with `*` and `?`; run-level events always.
+        agents, types: only events of these agents (or invocations) and types, with `*` and `?`; run-level events
+            always.
         coalesce: join neighbouring deltas of one block that are there already; the event then has `first_seq`.
 
     Raises:
@@ -76,9 +77,9 @@ class Subscription:
     def cursor(self) -> str:
         """Where a later subscription goes on: behind everything that was handed out or filtered away so far.
 
-        Before the first entering it is what was given as `after`, or empty.
+        Before the first event (or `Reset`) it is what was given as `after`, or empty.
         """
-        if self._reader is None:
+        if self._reader is None or self._notice is not None:
             return self._after or ""
         return str(Cursor(self._run, self._reader.incarnation, self._seq))
 
@@ -110,9 +111,9 @@ class Subscription:
             notice, self._notice = self._notice, None
             return notice
         while not self._rows:
-            notice = await self._load()
-            if notice is not None:
-                return notice
+            reset = await self._load()
+            if reset is not None:
+                return reset
         self._seq, line = self._rows.popleft()
         return decode_event(line)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from agentstream.errors import InvalidInput
@@ -48,10 +48,10 @@ class View:
         """Number and line (without LF) of each event to send."""
         lines = page.lines.split(b"\n")
         lines.pop()
-        rows: Iterable[tuple[int, bytes]] = enumerate(lines, page.first)
+        rows = list(enumerate(lines, page.first))
         if self.filters:
             rows = [row for row in rows if self._wants(row[1])]
-        return coalesce(rows) if self.coalesces else list(rows)
+        return coalesce(rows) if self.coalesces else rows
 
     def _wants(self, line: bytes) -> bool:
         head = peek(line)

@@ -76,7 +76,7 @@ class Decoder:
         last_event_id: the id to begin with, where the stream continues an earlier one.
         max_line: longest `data`, `event`, `id` or `retry` line, in bytes.
         max_event: most data of one message, in bytes.
-        max_id: longest id, in bytes.
+        max_id: longest id of a complete block, in bytes.
 
     Attributes:
         last_event_id: the id a client reconnects with: the last one whose block was complete. Kept by `reset`.

@@ -57,7 +57,8 @@ def frame(id: bytes, data: bytes) -> bytes:
     """One frame: an `id` line, one `data` line, a blank line.
 
     Raises:
-        InvalidField: `id` holds CR, LF or NUL, or `data` holds CR or LF (compact JSON holds neither).
+        InvalidField: `id` is longer than `MAX_ID_BYTES` or holds CR, LF or NUL, or `data` holds CR or LF (compact JSON
+            holds neither).
     """
     _check_id(id)
     if b"\n" in data or b"\r" in data:
@@ -76,17 +77,20 @@ def frames(prefix: bytes, first: int, lines: bytes) -> bytes:
     Raises:
         InvalidField: `prefix` holds CR, LF or NUL, or a line holds CR.
 
-    Bounds: one pass in C, about three times the bytes of `lines` at its peak.
+    Bounds: a few passes in C; at its peak about three times the bytes of the result.
     """
-    rows = _rows(lines)
-    template = _template(prefix)
-    if len(rows) < _FEW_ROWS:
-        return b"".join([template % numbered for numbered in enumerate(rows, first)])
-    # One formatting call for the whole chunk: a call per line costs 30 % more, joining pieces 50 % (CPython 3.11).
-    arguments: list[int | bytes] = [0] * (2 * len(rows))
-    arguments[::2] = range(first, first + len(rows))
-    arguments[1::2] = rows
-    return (template * len(rows)) % tuple(arguments)
+    _check_lines(lines)
+    head = _head(prefix)
+    if lines.endswith(b"\n"):
+        lines = lines[:-1]
+    if not lines:
+        return b""
+    if b"%" in lines:
+        lines = lines.replace(b"%", b"%%")
+    # The chunk itself becomes the format string: one call numbers all frames, and no object is made for a single line.
+    # Formatting line by line costs 70 % more, joining pieces 80 % (64 lines of 144 bytes, CPython 3.11).
+    numbers = range(first, first + lines.count(b"\n") + 1)
+    return (head + lines.replace(b"\n", b"\n\n" + head) + b"\n\n") % tuple(numbers)
 
 
 def frames_at(prefix: bytes, first: int, lines: bytes) -> tuple[bytes, list[int]]:
@@ -94,8 +98,11 @@ def frames_at(prefix: bytes, first: int, lines: bytes) -> tuple[bytes, list[int]
 
     The frames of numbers `a` to `b` are `data[offsets[a - first] : offsets[b - first + 1]]`.
     """
-    rows = _rows(lines)
-    template = _template(prefix)
+    _check_lines(lines)
+    template = _head(prefix) + b"%b\n\n"
+    rows = lines.split(b"\n")
+    if not rows[-1]:
+        rows.pop()
     parts = [template % numbered for numbered in enumerate(rows, first)]
     return b"".join(parts), list(accumulate(map(len, parts), initial=0))
 
@@ -146,22 +153,18 @@ def retry_line(ms: int) -> bytes:
 
 
 _BREAKS = re.compile(rb"[\r\n\0]")
-_FEW_ROWS: Final = 8  # below, preparing the one call costs more than it saves
 
 
-def _rows(lines: bytes) -> list[bytes]:
+def _check_lines(lines: bytes) -> None:
     if b"\r" in lines:
         raise InvalidField("a line of the log holds a raw CR: JSON escapes it")
-    rows = lines.split(b"\n")
-    if not rows[-1]:
-        rows.pop()
-    return rows
 
 
-def _template(prefix: bytes) -> bytes:
+def _head(prefix: bytes) -> bytes:
+    """What stands before each line, as a format with a place for the number."""
     if _BREAKS.search(prefix) is not None:
         raise InvalidField("the prefix of an id may not hold CR, LF or NUL")
-    return b"id: " + prefix.replace(b"%", b"%%") + b"%d\ndata: %b\n\n"
+    return b"id: " + prefix.replace(b"%", b"%%") + b"%d\ndata: "
 
 
 def _check_id(id: bytes) -> bytes:

@@ -18,8 +18,11 @@ __all__ = ("clean", "clean_json", "pieces")
 _LONGEST_CODE_POINT: Final = 4
 # How many code points a cut may move back to keep marks on their letter. Text of nothing but marks is cut anyway.
 _MOST_MARKS: Final = 16
+_MARKS: Final = ("Mn", "Mc", "Me")  # Unicode's categories of them; variation selectors are among the first
+_JOINER: Final = "\u200d"
 _CR: Final = 0x0D
 _LF: Final = 0x0A
+_FIRST_NOT_ASCII: Final = 0x80
 
 
 def clean(text: str) -> str:
@@ -105,10 +108,7 @@ def _pieces(text: str, max_bytes: int) -> Iterator[str]:
 
 def _cut(encoded: bytes, start: int, end: int) -> int:
     """The best place to cut after `start`, at `end` or a little before; `end` lies inside `encoded`."""
-    end = _boundary(encoded, end)
-    if encoded[end] == _LF and encoded[end - 1] == _CR and end - 1 > start:
-        return end - 1
-    better = end
+    end = better = _boundary(encoded, end)
     for _ in range(_MOST_MARKS):
         if not _joins(encoded, better):
             return better
@@ -126,8 +126,8 @@ def _boundary(encoded: bytes, at: int) -> int:
 
 
 def _joins(encoded: bytes, at: int) -> bool:
-    """Whether the code point at `at` belongs to the one before: a combining mark, variation selector or joiner."""
-    if encoded[at] < 0x80:
-        return False
+    """Whether what begins at `at` belongs to what stands before: LF to CR, a mark or joiner to its letter."""
+    if encoded[at] < _FIRST_NOT_ASCII:
+        return encoded[at] == _LF and encoded[at - 1] == _CR
     character = encoded[at : at + _LONGEST_CODE_POINT].decode("utf-8", "ignore")[0]
-    return unicodedata.category(character) in ("Mn", "Me", "Mc") or character == "\u200d"
+    return character == _JOINER or unicodedata.category(character) in _MARKS

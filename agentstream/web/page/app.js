@@ -216,7 +216,7 @@ class App {
       this.#team = this.#recording.state.team;
       this.#select();
     }
-    $("ruler").hidden = !followed;
+    $("ruler").hidden = !followed || (status === "lost" && !live.seq);
     this.#head.render(state, live);
     this.#lanes.render(state, this.#now(state, status));
     this.#ruler.render(this.#recording, this.#travel);
@@ -283,14 +283,12 @@ class App {
     }
     if (this.#stopError) notes.push({ tone: "bad", text: `Stop failed: ${this.#stopError}` });
     for (const note of this.#recording.state.notes.slice(-3)) notes.push(note);
-    if (this.#travel !== null) notes.push({ tone: "info", text: `The run as it was at event ${this.#travel.toLocaleString("en")} of ${this.#recording.state.seq.toLocaleString("en")}.`, back: true });
     const key = JSON.stringify(notes);
     const box = $("banner");
     if (box.dataset.key === key) return;
     box.dataset.key = key;
     box.replaceChildren(...notes.map((note) => h("p", { class: `banner ${note.tone}` }, h("span", {}, note.text),
-      note.wake ? h("button", { type: "button", class: "small", on: { click: () => this.#follower?.wake() } }, "Try now") : null,
-      note.back ? h("button", { type: "button", class: "small", on: { click: () => this.#seek(null) } }, "Back to live") : null)));
+      note.wake ? h("button", { type: "button", class: "small", on: { click: () => this.#follower?.wake() } }, "Try now") : null)));
   }
 
   #empty(state, status) {

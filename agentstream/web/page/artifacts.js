@@ -74,7 +74,7 @@ function shown(kind, artifact, text) {
 }
 
 export function code(text, isPython) {
-  const pre = h("pre", { tabindex: "0" });
+  const pre = h("pre", {});
   if (isPython) pre.append(...python(text).map(([kind, part]) => (kind ? h("span", { class: kind }, part) : part)));
   else pre.append(text);
   return pre;
@@ -87,7 +87,7 @@ function table(text) {
   const right = numeric(body).map((yes) => (yes ? "num" : null));
   const row = (cells, tag) => h("tr", {}, head.map((_, i) => h(tag, { class: right[i] }, cells[i] ?? "")));
   const element = h("table", {}, h("thead", {}, row(head, "th")), h("tbody", {}, body.map((cells) => row(cells, "td"))));
-  return h("div", { class: "scroll", tabindex: "0" }, element, more ? h("p", { class: "note" }, `The first ${ROWS} rows.`) : null);
+  return h("div", { class: "scroll" }, element, more ? h("p", { class: "note" }, `The first ${ROWS} rows.`) : null);
 }
 
 function chart(text) {

@@ -18,7 +18,7 @@ export class Compose {
   #key = { body: "", value: "" };
   #chips = h("div", { class: "chips" });
   #prompt = h("textarea", { id: "prompt-box", rows: "1", "aria-label": "Question", data: { testid: "prompt" } });
-  #picker = h("input", { type: "file", multiple: true, id: "file", class: "hidden", data: { testid: "file" }, "aria-label": "Add files" });
+  #picker = h("input", { type: "file", multiple: true, id: "file", class: "hidden", tabindex: "-1", data: { testid: "file" }, "aria-label": "Add files" });
   #fields = h("div", { class: "fields", id: "fields", hidden: true });
   #more = h("button", { type: "button", class: "add", "aria-expanded": "false", "aria-controls": "fields" }, "Options");
   #error = h("p", { class: "error", role: "alert", data: { testid: "compose-error" } });

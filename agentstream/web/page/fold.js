@@ -28,20 +28,28 @@ export function fold(state, event) {
     return { ...EMPTY, run: state.run, seq: first - 1, notes: [note] };
   }
   if (!Number.isSafeInteger(event.seq) || event.seq <= state.seq) return state;
-  const next = { ...state, seq: event.seq, at: event.at || state.at, count: state.count + 1 };
-  if ((event.first_seq || event.seq) !== state.seq + 1) next.gaps += 1;
-  if (!next.began) next.began = next.at;
-  if (event.inv) settle(next, event);
-  const change = HANDLERS[event.type];
-  if (change) change(next, event);
-  return next;
+  const base = { ...state, seq: event.seq, at: event.at || state.at, count: state.count + 1 };
+  if ((event.first_seq || event.seq) !== state.seq + 1) base.gaps += 1;
+  if (!base.began) base.began = base.at;
+  const next = { ...base };
+  try {
+    if (event.inv) settle(next, event);
+    HANDLERS.get(event.type)?.(next, event);
+    return next;
+  } catch (error) {
+    // A payload that is not what its type says (another version's, a relay's): said, counted as seen, and passed over.
+    note(base, event, `Event ${event.seq} (${event.type}) could not be read: ${error.message}`, "warn");
+    return base;
+  }
 }
+
+const own = (table, key) => (Object.hasOwn(table, key) ? table[key] : undefined);
 
 // --- invocations and lanes --------------------------------------------------------------------------------------------
 
 /** An invocation that emits again does not wait any more; one that was never seen (a trimmed log) gets its lane now. */
 function settle(next, event) {
-  const inv = next.invs[event.inv];
+  const inv = own(next.invs, event.inv);
   if (!inv) {
     if (event.type !== "agent.started") open(next, event);
   } else if (inv.wait && event.type !== "agent.waiting") {
@@ -61,7 +69,7 @@ function open(next, event) {
   let index = next.lanes.findIndex((lane) => lane.agent === agent && next.invs[lane.inv].status !== "running");
   if (index < 0) {
     index = next.lanes.length;
-    next.accents = next.accents[agent] ? next.accents : { ...next.accents, [agent]: accent(next.accents, agent, role) };
+    next.accents = own(next.accents, agent) ? next.accents : { ...next.accents, [agent]: accent(next.accents, agent, role) };
     next.lanes = [...next.lanes, { id: event.inv, agent, role, accent: next.accents[agent], inv: event.inv, items: [] }];
   } else {
     setLane(next, index, { inv: event.inv, role: role || next.lanes[index].role });
@@ -83,7 +91,7 @@ function open(next, event) {
 /** Says by what the superseded was superseded: the named successor, or the next round of a step that was rejected. */
 function replaceEarlier(next, event, agent, step, round) {
   const by = event.replaces ? event.inv : `round ${round}`;
-  const judge = step && round > 1 ? next.rejected[step.id] || next.rejected["*"] : "";
+  const judge = step && round > 1 ? own(next.rejected, step.id) || next.rejected["*"] : "";
   const rejected = !!judge && judge !== agent; // a judge's own words are not what it rejected
   for (const inv of Object.values(next.invs)) {
     if (inv.id === event.inv) continue;
@@ -201,7 +209,7 @@ const note = (next, e, text, tone) => {
   next.notes = [...next.notes, { id: `note:${e.seq}`, text, tone }];
 };
 
-const HANDLERS = {
+const HANDLERS = new Map(Object.entries({
   "run.started": (next, e) => Object.assign(next, { run: e.run, team: e.team, input: e.input, status: "running", attempt: e.attempt || 1 }),
   "run.waiting": (next, e) => Object.assign(next, { status: "waiting", hold: { on: e.on, position: e.position } }),
   "run.attempt": (next, e) => {
@@ -215,7 +223,7 @@ const HANDLERS = {
 
   "agent.started": (next, e) => {
     if (next.hold) Object.assign(next, { hold: null, status: "running" });
-    if (!next.invs[e.inv]) open(next, e);
+    if (!own(next.invs, e.inv)) open(next, e);
   },
   "agent.finished": end("done"),
   "agent.failed": (next, e) => {
@@ -279,7 +287,7 @@ const HANDLERS = {
   "budget.low": (next, e) => note(next, e, `Budget of ${e.of} is low: ${e.used} of ${e.limit}`, "warn"),
   "budget.exceeded": (next, e) => note(next, e, `Budget of ${e.of} is used up: ${e.used} of ${e.limit}`, "bad"),
   custom: (next, e) => push(next, e, { kind: "custom", id: `custom:${e.seq}`, name: e.name, value: e.value }),
-};
+}));
 
 /** Changes items by id in whatever lane they are: run-level events name things without naming their lane. */
 function everywhere(next, ids, change) {

@@ -28,7 +28,7 @@ export function viewOf(item, hooks) {
 function prose(className) {
   return () => {
     const text = new Growing();
-    const el = h("div", { class: className }, h("span", {}, text.node));
+    const el = h("div", { class: className, data: { testid: className } }, h("span", {}, text.node));
     return {
       el,
       update(item) {
@@ -115,7 +115,7 @@ function outputsOf(box) {
       let view = views[i];
       if (!view || view.channel !== channel) {
         const growing = new Growing();
-        const pre = h("pre", { class: `out ${channel === "stderr" ? "err" : ""}`, tabindex: "0", "aria-label": channel }, growing.node);
+        const pre = h("pre", { class: `out ${channel === "stderr" ? "err" : ""}`, "aria-label": channel }, growing.node);
         if (view) view.pre.replaceWith(pre);
         else box.append(pre);
         view = { channel, growing, pre };

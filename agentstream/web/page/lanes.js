@@ -109,6 +109,7 @@ export class Lanes {
     attribute(view.el, "data-inv", lane.inv);
     const twins = state.lanes.filter((other) => other.agent === lane.agent).length > 1;
     say(view.tabInv, twins ? lane.inv.slice(lane.agent.length) : "");
+    view.el.classList.toggle("twin", twins);
   }
 
   #fold(view, folded) {

@@ -13,13 +13,15 @@ export class Ruler {
   #range = h("input", { type: "range", min: "0", max: "0", value: "0", step: "1", "aria-label": "Play head: event shown", data: { testid: "playhead" } });
   #first = h("span", { class: "end" }, "1");
   #last = h("span", { class: "end" }, "0");
-  #live = h("button", { type: "button", class: "small", hidden: true, data: { testid: "live" } }, "Back to live");
+  #where = h("span", {});
+  #live = h("button", { type: "button", class: "small", data: { testid: "live" } }, "Back to live");
+  #note = h("div", { class: "travel", hidden: true }, this.#where, this.#live);
   #colors = new Map();
   #key = "";
 
   /** @param {{onSeek: (seq: number | null) => void, actions: Element[]}} hooks `null` means the newest event, from now on. */
   constructor(root, { onSeek, actions }) {
-    root.append(this.#first, h("div", { class: "strip" }, this.#canvas, this.#range), this.#last, h("div", { class: "actions" }, this.#live, ...actions));
+    root.append(this.#note, this.#first, h("div", { class: "strip" }, this.#canvas, this.#range), this.#last, h("div", { class: "actions" }, ...actions));
     this.#range.addEventListener("input", () => {
       const seq = Number(this.#range.value);
       onSeek(seq >= Number(this.#range.max) ? null : seq);
@@ -39,7 +41,8 @@ export class Ruler {
     if (range.value !== String(head)) range.value = String(head);
     range.setAttribute("aria-valuetext", `event ${head} of ${state.seq}`);
     say(this.#last, state.seq.toLocaleString("en"));
-    this.#live.hidden = travel === null;
+    this.#note.hidden = travel === null;
+    if (travel !== null) say(this.#where, `The run as it was at event ${head.toLocaleString("en")} of ${state.seq.toLocaleString("en")}`);
     const key = [recording.generation, events.length, head, this.#canvas.clientWidth].join();
     if (key === this.#key) return;
     this.#key = key;
@@ -78,7 +81,7 @@ export class Ruler {
         pen.globalAlpha = 0.28;
         until.fill(-1);
       }
-      if (MARKS[event.type]) marks.push(event);
+      if (MARKS.has(event.type)) marks.push(event);
       const lane = state.invs[event.inv]?.lane;
       if (lane === undefined) continue;
       const to = x(event.seq);
@@ -91,7 +94,7 @@ export class Ruler {
     }
     for (const event of marks) {
       pen.globalAlpha = event.seq > head ? 0.35 : 1;
-      const name = MARKS[event.type](event);
+      const name = MARKS.get(event.type)(event);
       pen.fillStyle = this.#color(name);
       pen.fillRect(x(event.seq) - 1.5, 0, 3, 3);
       pen.fillRect(x(event.seq) - 0.5, 0, 1, TALL);
@@ -100,9 +103,9 @@ export class Ruler {
   }
 }
 
-const MARKS = {
+const MARKS = new Map(Object.entries({
   "verdict.given": (event) => (event.ok ? "ok" : "bad"),
   "run.finished": () => "ok",
   "run.failed": () => "bad",
   "run.stopped": () => "warn",
-};
+}));

@@ -42,11 +42,12 @@ export function answer(state) {
   return { text: key ? output[key] : "", rest, artifacts: [...artifacts.values()] };
 }
 
-/** Lanes worth a column: those with something in them, and the silent ones only while they are nobody's caller. */
+/** Lanes worth a column: those with something in them, and the silent ones only while they are nobody's caller.
+ * A caller that only says that its callee failed says nothing new. */
 export function visibleLanes(state) {
   const callers = new Set();
   for (const inv of Object.values(state.invs)) if (inv.parent && state.invs[inv.parent]) callers.add(state.invs[inv.parent].lane);
-  return state.lanes.filter((lane, index) => lane.items.length > 0 || !callers.has(index));
+  return state.lanes.filter((lane, index) => !callers.has(index) || lane.items.some((item) => item.kind !== "failure"));
 }
 
 /** What the head of a lane says: `{text, tone}`; `now` is the event time it is, in ms. */

@@ -5,7 +5,7 @@
  */
 import { runs as fetchRuns, teams as fetchTeams } from "./api.js";
 import { attribute, h, say } from "./dom.js";
-import { age, epoch } from "./format.js";
+import { age, epoch, short } from "./format.js";
 import { question } from "./select.js";
 
 const QUICK = 3_000;
@@ -146,5 +146,5 @@ const agentsOf = (team) => (team.agents || []).map((agent) => (typeof agent === 
 function describe(run) {
   const since = Date.now() - epoch(run.created);
   const when = since >= 0 ? age(since) : "";
-  return [run.status, when && (ACTIVE.has(run.status) ? when : `${when} ago`), run.seq ? `${run.seq.toLocaleString("en")} events` : ""].filter(Boolean).join(" · ");
+  return [run.status, when && (ACTIVE.has(run.status) ? when : `${when} ago`), run.seq ? `${short(run.seq)} events` : ""].filter(Boolean).join(" · ");
 }

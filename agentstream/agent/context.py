@@ -1,0 +1,266 @@
+"""The context: what an agent holds while it runs.
+
+What comes in: the verbs of an agent. What goes out: events, calls of other agents, recorded steps, tool calls and model
+answers. It does not know how the run is kept, who reads it, or on which loop it runs.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ParamSpec, cast, overload
+
+import anyio
+from typing_extensions import TypeVar
+
+from agentstream.agent import generation, tool_calls
+from agentstream.agent.engine import Call, Engine, File
+from agentstream.agent.keys import Keys, code_version
+from agentstream.bus import Document, Emitter, Keeper, Source
+from agentstream.errors import AgentFailedError, AgentStreamError
+from agentstream.events import Json, StepFailed, StepFinished, StepStarted
+
+if TYPE_CHECKING:
+    from agentstream.agent.contract import Agent
+    from agentstream.agent.generation import Prompt, Reply
+    from agentstream.agent.tools import Tool
+    from agentstream.llm import LLM
+
+__all__ = ("Context", "safe_failure")
+
+I = TypeVar("I")  # noqa: E741
+O = TypeVar("O")  # noqa: E741
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+class Context(Emitter):
+    """Everything an agent may do. Made by the runtime, one an invocation.
+
+    Attributes:
+        keys: gives out the keys of recorded units; library code only.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        source: Source,
+        agent: Agent[Any, Any],
+        *,
+        inv: str,
+        key: str,
+        keeper: Keeper,
+        document: Document,
+    ) -> None:
+        super().__init__(source, agent=agent.name, inv=inv, keeper=keeper, document=document, role=agent.role)
+        self._engine = engine
+        self._agent = agent
+        self.keys = Keys(key)
+
+    # --- facts --------------------------------------------------------------------------------------------------------
+    @property
+    def run_id(self) -> str:
+        """The run's id."""
+        return self._engine.run_id
+
+    @property
+    def session(self) -> str:
+        """The session that the run belongs to, or empty."""
+        return self._engine.session
+
+    @property
+    def owner(self) -> str:
+        """Who started the run, or empty."""
+        return self._engine.owner
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt of the run this is, from 1; more than 1 after a takeover."""
+        return self._engine.attempt
+
+    @property
+    def files(self) -> Sequence[File]:
+        """The files handed in with the run."""
+        return self._engine.files
+
+    @property
+    def metadata(self) -> Mapping[str, Json]:
+        """What the starter of the run attached to it."""
+        return self._engine.metadata
+
+    @property
+    def llm(self) -> LLM:
+        """The agent's own model, raw: `async with ctx.llm.stream(request) as stream`. `generate` does more.
+
+        Raises:
+            NoModelConfigured: it is not configured.
+        """
+        return self._engine.model(self._agent.model)
+
+    def model(self, name: str = "") -> LLM:
+        """A configured model by name; the agent's own without one.
+
+        Raises:
+            NoModelConfigured: it is not configured.
+        """
+        return self._engine.model(name or self._agent.model)
+
+    @property
+    def agent_tools(self) -> Sequence[Tool[..., Any]]:
+        """The tools of the agent's class: what `generate` offers by default."""
+        return self._agent.tools
+
+    # --- other agents -------------------------------------------------------------------------------------------------
+    async def call(self, agent: Agent[I, O], task: I) -> O:
+        """Run another agent and wait for its result.
+
+        Raises:
+            AgentFailedError: it failed; catch it to go on without.
+        """
+        key = self.keys.current.next(agent.name, task)
+        await self._source.settle()
+        return await self._engine.call(self, agent, task, key)
+
+    async def start(self, agent: Agent[I, O], task: I) -> Call[O]:
+        """Start another agent beside this one. What is still open when this agent returns is awaited."""
+        key = self.keys.current.next(agent.name, task)
+        await self._source.settle()
+        return await self._engine.begin(self, agent, task, key)
+
+    async def map(self, agent: Agent[I, O], tasks: Iterable[I], *, limit: int | None = None) -> list[O]:
+        """Run `agent` on every task at once, at most `limit` at a time; results in the order of the tasks.
+
+        Raises:
+            AgentFailedError: the first that failed; the others are stopped.
+        """
+        todo = list(tasks)
+        # Keys are given out in the order of the tasks, before anything runs: arrival must not decide.
+        keys = [self.keys.current.next(agent.name, task) for task in todo]
+        await self._source.settle()
+        results: list[O | None] = [None] * len(todo)
+        failures: list[Exception] = []
+        limiter = anyio.CapacityLimiter(limit or max(1, len(todo)))
+
+        async def one(index: int) -> None:
+            async with limiter:
+                try:
+                    results[index] = await self._engine.call(self, agent, todo[index], keys[index])
+                except Exception as error:  # noqa: BLE001  (the first goes on to the caller, below)
+                    failures.append(error)
+                    group.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as group:
+            for index in range(len(todo)):
+                group.start_soon(one, index)
+        if failures:
+            raise failures[0]
+        return cast("list[O]", results)
+
+    # --- recorded work ------------------------------------------------------------------------------------------------
+    @overload
+    async def step(
+        self,
+        name: str,
+        fn: Callable[..., Awaitable[T]],
+        *args: object,
+        key: str | None = None,
+        version: str | None = None,
+    ) -> T: ...
+    @overload
+    async def step(
+        self, name: str, fn: Callable[..., T], *args: object, key: str | None = None, version: str | None = None
+    ) -> T: ...
+    async def step(
+        self,
+        name: str,
+        fn: Callable[..., object],
+        *args: object,
+        key: str | None = None,
+        version: str | None = None,
+    ) -> object:
+        """Run `fn(*args)` as a recorded unit: after a crash a finished step is not executed again.
+
+        Args:
+            fn: a coroutine function, or a plain function that does not block (it runs on the loop; use a tool for one
+                that blocks). Its result must be something that JSON can hold.
+            key: identifies the step instead of its name and arguments.
+            version: identifies the code instead of a digest of it.
+
+        Raises:
+            NotSerializable: the result cannot be recorded.
+        """
+        step_key = key or self.keys.current.next(name, list(args))
+        step = self.new_id()
+        self._engine.step_began()
+        try:
+            await self.emit(StepStarted(step, name=name, key=step_key, version=version or code_version(fn)))
+            await self.flush()  # accepted before the function runs: each attempt is visible before it acts (P11)
+            try:
+                with self.keys.within(step_key):
+                    result = fn(*args)
+                    if inspect.isawaitable(result):
+                        result = await result
+            except Exception as error:
+                code, message = safe_failure(error)
+                await self.emit(StepFailed(step, code=code, message=message))
+                raise
+            await self.record(StepFinished(step), result)
+            await self.flush()
+        finally:
+            self._engine.step_ended()
+        return result
+
+    async def tool(self, tool: Tool[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a tool: validated, timed, shown in the stream and recorded.
+
+        Raises:
+            ToolError: the tool failed; `ToolTimeout` where it took too long. InvalidInput: the arguments do not fit.
+        """
+        return await tool_calls.call_tool(self, tool, args, kwargs)
+
+    # --- models -------------------------------------------------------------------------------------------------------
+    @overload
+    async def generate(
+        self, prompt: Prompt, *, tools: Sequence[Tool[..., Any]] | None = None, model: str | None = None
+    ) -> Reply[str]: ...
+    @overload
+    async def generate(
+        self,
+        prompt: Prompt,
+        *,
+        output: type[T],
+        tools: Sequence[Tool[..., Any]] | None = None,
+        model: str | None = None,
+    ) -> Reply[T]: ...
+    async def generate(
+        self,
+        prompt: Prompt,
+        *,
+        output: type[Any] | None = None,
+        tools: Sequence[Tool[..., Any]] | None = None,
+        model: str | None = None,
+    ) -> Reply[Any]:
+        """Ask the model: streams its answer as events, runs the tools it calls, and retries with marks.
+
+        Args:
+            prompt: text, or the messages of a conversation.
+            output: the type of the answer; it is validated, and repaired at most twice.
+            tools: what the model may call; the agent's own by default.
+            model: a configured model's name; the agent's own by default.
+
+        Raises:
+            LLMError: no answer. LLMValidationError: no answer of that type. NoModelConfigured: no such model.
+        """
+        reply = await generation.generate(self, prompt, output=output, tools=tools, model=model)
+        self._engine.spent(reply.usage)
+        return reply
+
+
+def safe_failure(error: BaseException) -> tuple[str, str]:
+    """The code and the message of a failure as everybody may see it: our own errors say what they say, of a user's
+    exception only the class is told; the rest is in the process's log."""
+    if isinstance(error, AgentFailedError):
+        return error.failure, error.message
+    if isinstance(error, AgentStreamError):
+        return error.code, error.detail
+    return "agent_error", f"{type(error).__name__} was raised; the log of the process has the cause"

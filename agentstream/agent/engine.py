@@ -1,0 +1,113 @@
+"""What a context asks of whoever runs it.
+
+What comes in: agents, tasks and the context that calls. What goes out: results and calls. These are Protocols only: the
+runtime implements them, and an agent never sees more of it than this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+from typing_extensions import TypeVar
+
+if TYPE_CHECKING:
+    from agentstream.agent.context import Context
+    from agentstream.agent.contract import Agent
+    from agentstream.events import Json, Usage
+    from agentstream.llm import LLM
+
+__all__ = ("Call", "Engine", "File")
+
+I = TypeVar("I")  # noqa: E741
+O = TypeVar("O")  # noqa: E741
+O_co = TypeVar("O_co", covariant=True)
+
+
+class File(msgspec.Struct, frozen=True):
+    """A file handed in with the run; `path` is readable on this machine while the run lives."""
+
+    name: str
+    path: Path
+    mime: str = "application/octet-stream"
+    size: int = 0
+
+
+class Call(Protocol[O_co]):
+    """An invocation that was started and runs beside its caller. Still open when its caller returns: it is awaited."""
+
+    @property
+    def inv(self) -> str:
+        """The invocation's id: `executor.2`."""
+        ...
+
+    async def result(self) -> O_co:
+        """Wait for the result; abandoning the wait does not stop the invocation.
+
+        Raises:
+            AgentFailedError: the invocation failed or was stopped.
+        """
+        ...
+
+    async def stop(self, reason: str = "") -> None:
+        """Cancel the invocation and everything it called; returns when it has ended."""
+        ...
+
+
+class Engine(Protocol):
+    """One run, as its contexts see it."""
+
+    @property
+    def run_id(self) -> str: ...
+
+    @property
+    def team(self) -> str: ...
+
+    @property
+    def owner(self) -> str: ...
+
+    @property
+    def session(self) -> str: ...
+
+    @property
+    def attempt(self) -> int: ...
+
+    @property
+    def files(self) -> Sequence[File]: ...
+
+    @property
+    def metadata(self) -> Mapping[str, Json]: ...
+
+    def model(self, name: str) -> LLM:
+        """The configured model of that name.
+
+        Raises:
+            NoModelConfigured: there is none; the message names the variable to set.
+        """
+        ...
+
+    async def begin(self, parent: Context, agent: Agent[I, O], task: I, key: str) -> Call[O]:
+        """Start `agent` as a child of `parent`; returns when its `agent.started` has its place.
+
+        Raises:
+            InvalidInput: not an agent, or a name that is none.
+        """
+        ...
+
+    async def call(self, parent: Context, agent: Agent[I, O], task: I, key: str) -> O:
+        """Start and wait; when the caller is cancelled the child is cancelled and awaited first."""
+        ...
+
+    def spent(self, usage: Usage) -> None:
+        """Add the tokens of model calls to the run's."""
+        ...
+
+    def step_began(self) -> None:
+        """A recorded unit begins: a run that is to stop after the current step does not let it."""
+        ...
+
+    def step_ended(self) -> None:
+        """A recorded unit has ended."""
+        ...

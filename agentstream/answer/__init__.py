@@ -1,0 +1,35 @@
+"""Answers: what a run is over HTTP, without any framework.
+
+What comes in: a run in a log, and an ASGI request. What goes out: a stream of server-sent events, a JSON document, or a
+problem document. It does not know routes, owners, or how runs come about.
+"""
+
+from agentstream.answer.abortable import abortable
+from agentstream.answer.asgi import ASGIApp, Message, Receive, Scope, Send, header, send_whole
+from agentstream.answer.connection import AnswerOptions
+from agentstream.answer.drain import DrainSwitch
+from agentstream.answer.events import EventStreamAnswer
+from agentstream.answer.frames import FrameCache
+from agentstream.answer.frameworks import Request, Response, as_response
+from agentstream.answer.problem import Problem, ProblemAnswer, problem_of
+
+__all__ = (
+    "ASGIApp",
+    "AnswerOptions",
+    "DrainSwitch",
+    "EventStreamAnswer",
+    "FrameCache",
+    "Message",
+    "Problem",
+    "ProblemAnswer",
+    "Receive",
+    "Request",
+    "Response",
+    "Scope",
+    "Send",
+    "abortable",
+    "as_response",
+    "header",
+    "problem_of",
+    "send_whole",
+)

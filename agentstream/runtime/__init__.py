@@ -1,0 +1,12 @@
+"""The runtime: joins agents, bus, store and readers, and carries runs to their end.
+
+What comes in: teams and inputs. What goes out: runs, each with one log and one terminal event. It is the only room that
+starts tasks for runs; it does not know routes or pages.
+"""
+
+from agentstream.runtime.options import RuntimeOptions
+from agentstream.runtime.run import Run, RunText
+from agentstream.runtime.runtime import Lifespan, Runtime, RuntimeStatistics
+from agentstream.runtime.sync import run_sync
+
+__all__ = ("Lifespan", "Run", "RunText", "Runtime", "RuntimeOptions", "RuntimeStatistics", "run_sync")

@@ -1,0 +1,329 @@
+"""The runtime: starts runs, finds them again, and carries them to their end.
+
+What comes in: teams, inputs, a store address. What goes out: runs. It does not know HTTP: the web rooms call what stands
+here. It is inert until entered, so it may live at module level.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import anyio
+import anyio.abc
+import msgspec
+from typing_extensions import Self, TypeVar
+
+from agentstream.agent import Agent, File, RunOptions, Team
+from agentstream.answer import DrainSwitch
+from agentstream.bus import encode_event, encode_value
+from agentstream.clock import SYSTEM_CLOCK, Clock
+from agentstream.errors import (
+    DuplicateTeam,
+    InvalidInput,
+    RunGone,
+    RuntimeNotRunning,
+    RunUnknown,
+    UnknownTeam,
+)
+from agentstream.events import Json, RunStarted, RunWaiting
+from agentstream.ids import check_run_id, is_run_id, new_run_id
+from agentstream.llm import LLM
+from agentstream.llm.environment import model_from_environment
+from agentstream.order import Extra, Lane, Sequencer
+from agentstream.ports import RunFacts, RunRow, Store
+from agentstream.runtime.execution import Ticket
+from agentstream.runtime.files import keep_upload, local_files, uploaded_file
+from agentstream.runtime.host import Host
+from agentstream.runtime.options import RuntimeOptions
+from agentstream.runtime.recovery import look_for_orphans
+from agentstream.runtime.run import Run
+from agentstream.runtime.watchdog import Watchdog
+from agentstream.store import open_store
+from agentstream.stream import RunState, fold
+
+__all__ = ("Lifespan", "Runtime", "RuntimeStatistics")
+
+_log = logging.getLogger("agentstream.runtime")
+
+I = TypeVar("I")  # noqa: E741
+O = TypeVar("O")  # noqa: E741
+
+_TITLE = 120
+
+
+class RuntimeStatistics(msgspec.Struct, frozen=True):
+    """What a runtime holds now. `abandoned`: agents that did not end; `blocked`: times the loop stood still."""
+
+    runs: int
+    abandoned: int
+    blocked: int
+    draining: bool
+
+
+class Runtime:
+    """Runs teams. `async with Runtime(…) as runtime`, or `FastAPI(lifespan=runtime.lifespan)`.
+
+    Args:
+        store: `memory:` (gone with the process), `sqlite:PATH?level=process|machine`, or an opened store.
+        teams: what can be started by name.
+        models: by name; `default` is what agents use. None looks in the environment.
+        options: the runtime's own limits.
+
+    Raises:
+        DuplicateTeam: two teams of one name.
+    """
+
+    def __init__(
+        self,
+        store: str | Store = "memory:",
+        *,
+        teams: Sequence[Team[Any, Any]] = (),
+        models: Mapping[str, LLM] | LLM | None = None,
+        options: RuntimeOptions | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self.teams: dict[str, Team[Any, Any]] = {}
+        for team in teams:
+            self.add_team(team)
+        self.options = options or RuntimeOptions()
+        self.drain_switch = DrainSwitch()
+        self._address = store
+        self._given_models = models
+        self._clock = clock
+        self._watchdog = Watchdog(clock)
+        self._stack = contextlib.AsyncExitStack()
+        self._host: Host | None = None
+
+    def add_team(self, team: Team[Any, Any]) -> None:
+        """Make a team startable by name.
+
+        Raises:
+            DuplicateTeam: there is one of that name.
+        """
+        if team.name in self.teams:
+            raise DuplicateTeam(f"there are two teams named {team.name!r}: give one of them another name")
+        self.teams[team.name] = team
+
+    # --- life ---------------------------------------------------------------------------------------------------------
+    async def __aenter__(self) -> Self:
+        if self._host is not None:
+            raise InvalidInput("the runtime is running already: enter it once")
+        self._stack = contextlib.AsyncExitStack()
+        try:
+            store = open_store(self._address) if isinstance(self._address, str) else self._address
+            if isinstance(self._address, str):
+                await self._stack.enter_async_context(store)
+            models = await self._open_models()
+            work = Path(tempfile.mkdtemp(prefix="agentstream-"))
+            self._stack.callback(shutil.rmtree, work, ignore_errors=True)
+            group = await self._stack.enter_async_context(anyio.create_task_group())
+            name = f"{os.uname().nodename}:{os.getpid()}:{new_run_id()[:6]}"
+            self._host = Host(store, models, self.options, group, work, name=name, clock=self._clock)
+            self.drain_switch = DrainSwitch()
+            group.start_soon(self._watchdog.watch)
+            group.start_soon(look_for_orphans, self._host)
+            self._group = group
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        host = self._host
+        if host is not None:
+            with anyio.CancelScope(shield=True):  # bounded by drain itself: grace 0 and three stop graces
+                await self.drain(0)
+            self._group.cancel_scope.cancel()
+        try:
+            await self._stack.__aexit__(kind, error, trace)
+        finally:
+            self._host = None
+
+    def lifespan(self, app: object = None) -> Lifespan:
+        """For web frameworks: `FastAPI(lifespan=runtime.lifespan)`. A mounted app's own lifespan is never run."""
+        return Lifespan(self)
+
+    async def drain(self, grace: float = 10) -> None:
+        """Shut down: no new runs, streams end with `retry`, runs get `grace` seconds and are then stopped."""
+        self.drain_switch.drain()
+        await self._running().drain(grace)
+
+    @property
+    def draining(self) -> bool:
+        """Whether it is shutting down."""
+        return self._host is not None and self._host.draining
+
+    @property
+    def store(self) -> Store:
+        """The store.
+
+        Raises:
+            RuntimeNotRunning: the runtime was not entered.
+        """
+        return self._running().store
+
+    # --- runs ---------------------------------------------------------------------------------------------------------
+    async def start(
+        self,
+        team: Team[I, O] | Agent[I, O],
+        input: I,
+        /,
+        *,
+        key: str | None = None,
+        owner: str = "",
+        files: Sequence[str | Path | File] = (),
+        options: RunOptions | None = None,
+        metadata: Mapping[str, Json] | None = None,
+    ) -> Run[O]:
+        """Start a run; returns once its `run.started` was accepted.
+
+        Args:
+            team: a team, or any agent.
+            key: idempotency key: the same key of the same owner within 24 h gives the run that it made before.
+            files: paths, or what `upload` returned.
+
+        Raises:
+            InvalidInput: the input, a file or an option does not fit. KeyReused: the key came with another input.
+            Overloaded: too many runs wait, or the runtime is draining. StoreDown: the store did not take it.
+        """
+        host = self._running()
+        if isinstance(team, Agent):
+            team = Team(team.name, team)
+        task = team.check_input(input)
+        settled = (options or RunOptions()).over(team.options)
+        handed = local_files(files)
+        digest = _digest(team, task, handed, settled)
+        position = host.admit()
+        run = new_run_id()
+        started = RunStarted(run, team.name, input=msgspec.Raw(encode_value(task)))
+        first = _first_chunk(started, position, self._clock.wall_ms())
+        facts = RunFacts(team=team.name, owner=owner, title=_title(task), created=self._clock.wall_ms())
+        created = await host.store.create(run, f"{owner}\n{key}" if key else "", digest, first, facts=facts)
+        if created.fresh:
+            ticket = Ticket(
+                run, created.incarnation, owner, files=tuple(handed), metadata=dict(metadata or {}), options=settled
+            )
+            host.execute(ticket, team, task, fold(RunState(), first.lines))
+        return Run(host.store, created.run, created.incarnation, owner=owner, team=team)
+
+    async def get(self, run_id: str, *, owner: str = "") -> Run[Json]:
+        """A run by its id.
+
+        Raises:
+            RunUnknown: there is none, or it is another owner's. RunGone: it was deleted.
+        """
+        store = self._running().store
+        row = await store.row(run_id) if is_run_id(run_id) else None
+        if row is None and is_run_id(run_id) and await store.gone(check_run_id(run_id)):
+            raise RunGone("this run was deleted")
+        if row is None or row.facts.owner != owner:
+            raise RunUnknown("there is no such run")
+        team = self.teams.get(row.facts.team)
+        return Run(store, run_id, row.incarnation, owner=owner, team=team)
+
+    async def list(self, *, owner: str | None = "", before: str = "", limit: int = 50) -> Sequence[RunRow]:
+        """Runs, newest first. `before` is the id that the last page ended with; owner None means everybody's."""
+        return await self._running().store.page(owner=owner, before=before, limit=limit)
+
+    async def upload(self, name: str, data: bytes, *, mime: str = "", owner: str = "") -> str:
+        """Keep a file; returns the id that `uploaded` takes.
+
+        Raises:
+            BodyTooLarge, InvalidInput: too large, or empty.
+        """
+        return await keep_upload(self.store, owner, name, data, mime, self.options.max_file_bytes)
+
+    async def uploaded(self, id: str, *, owner: str = "") -> File:
+        """An uploaded file, ready to be handed to `start`.
+
+        Raises:
+            InvalidInput: there is no such upload.
+        """
+        host = self._running()
+        return await uploaded_file(host.store, owner, id, host.work)
+
+    def team(self, name: str) -> Team[Any, Any]:
+        """A team by name.
+
+        Raises:
+            UnknownTeam: there is none; the message lists those there are.
+        """
+        try:
+            return self.teams[name]
+        except KeyError:
+            known = ", ".join(sorted(self.teams)) or "none"
+            raise UnknownTeam(f"there is no team {name[:64]!r} here; known teams: {known}") from None
+
+    def statistics(self) -> RuntimeStatistics:
+        """What it holds now; free to call."""
+        host = self._running()
+        return RuntimeStatistics(host.count, host.abandoned, self._watchdog.blocked, host.draining)
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+    def _running(self) -> Host:
+        if self._host is None:
+            raise RuntimeNotRunning(
+                "the runtime is not running: use `async with runtime`, or give the app `lifespan=runtime.lifespan` "
+                "(a mounted app's own lifespan is never run)"
+            )
+        return self._host
+
+    async def _open_models(self) -> Mapping[str, LLM]:
+        given = self._given_models
+        if given is None:
+            model = model_from_environment(os.environ)
+            if model is None:
+                return {}
+            self._stack.push_async_callback(model.aclose)
+            return {"default": model}
+        return given if isinstance(given, Mapping) else {"default": given}
+
+
+class Lifespan:
+    """The runtime as a framework's lifespan: an async context manager around the app's life."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    async def __aenter__(self) -> None:
+        await self._runtime.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._runtime.__aexit__(kind, error, trace)
+
+
+def _first_chunk(started: RunStarted, position: int | None, at: int) -> Any:  # Any: ports.Chunk
+    lane = Lane("")
+    events = [started] if position is None else [started, RunWaiting("slot", position=position)]
+    items = []
+    for n, event in enumerate(events, 1):
+        cut = len(event.type) + 10
+        encoded = encode_event(event)
+        items.append((lane, n, encoded[1:cut], encoded[cut:], Extra(bare=True)))
+    return Sequencer().stamp(items, at)[0]
+
+
+def _digest(team: Team[Any, Any], task: object, files: Sequence[File], options: RunOptions) -> str:
+    """What must be the same when an idempotency key comes again."""
+    facts = [team.name, team.version, [[file.name, file.size] for file in files], options.model_dump(mode="json")]
+    body = encode_value(task) + msgspec.json.encode(facts)
+    return hashlib.blake2b(body, digest_size=16).hexdigest()
+
+
+def _title(task: object) -> str:
+    """What lists of runs show: the beginning of the question."""
+    text = task if isinstance(task, str) else encode_value(task).decode()
+    return " ".join(text.split())[:_TITLE]

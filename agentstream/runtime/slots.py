@@ -1,0 +1,66 @@
+"""Places for invocations: how many agents of one run work at once.
+
+What comes in: invocations. What goes out: permission to work, in the order in which it was asked for. It does not know
+what an invocation does; one that waits for another lends its place meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from types import TracebackType
+from typing import Any
+
+import anyio
+
+from agentstream.runtime.invocation import Invocation
+
+__all__ = ("Slots",)
+
+
+class Slots:
+    """At most `limit` invocations at once."""
+
+    def __init__(self, limit: int) -> None:
+        self._limiter = anyio.CapacityLimiter(limit)
+
+    @property
+    def full(self) -> bool:
+        """Whether the next one has to wait."""
+        return self._limiter.available_tokens < 1
+
+    async def take(self, who: Invocation[Any, Any]) -> None:
+        """Wait for a place."""
+        await self._limiter.acquire_on_behalf_of(who)
+
+    def give(self, who: Invocation[Any, Any]) -> None:
+        """Give the place back; harmless where it is lent or was given back."""
+        with contextlib.suppress(RuntimeError):
+            self._limiter.release_on_behalf_of(who)
+
+    def lent(self, who: Invocation[Any, Any] | None) -> _Lent:
+        """`async with` around a wait for another invocation."""
+        return _Lent(self, who)
+
+
+class _Lent:
+    def __init__(self, slots: Slots, who: Invocation[Any, Any] | None) -> None:
+        self._slots = slots
+        self._who = who
+
+    async def __aenter__(self) -> None:
+        who = self._who
+        if who is not None and not who.has_ended:
+            who.waiting += 1
+            if who.waiting == 1:
+                self._slots.give(who)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        who = self._who
+        if who is None or who.has_ended:
+            return
+        who.waiting -= 1
+        # A cancelled caller is about to end: it does not queue for its place again.
+        if who.waiting == 0 and (error is None or isinstance(error, Exception)):
+            await self._slots.take(who)
