@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ParamSpec, cast, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, overload
 
 import anyio
 from typing_extensions import TypeVar
@@ -137,7 +137,7 @@ class Context(Emitter):
         # Keys are given out in the order of the tasks, before anything runs: arrival must not decide.
         keys = [self.keys.current.next(agent.name, task) for task in todo]
         await self._source.settle()
-        results: list[O | None] = [None] * len(todo)
+        results: dict[int, O] = {}
         failures: list[Exception] = []
         limiter = anyio.CapacityLimiter(limit or max(1, len(todo)))
 
@@ -154,7 +154,7 @@ class Context(Emitter):
                 group.start_soon(one, index)
         if failures:
             raise failures[0]
-        return cast("list[O]", results)
+        return [results[index] for index in range(len(todo))]
 
     # --- recorded work ------------------------------------------------------------------------------------------------
     @overload

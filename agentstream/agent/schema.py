@@ -24,7 +24,16 @@ from agentstream.errors import InvalidInput, NotSerializable
 from agentstream.events import Json
 from agentstream.wire.text import clean_json
 
-__all__ = ("DoesNotFit", "Parameters", "Shape", "decode", "jsonable", "result_type", "summary")
+__all__ = (
+    "DoesNotFit",
+    "Parameters",
+    "Shape",
+    "check_signature",
+    "decode",
+    "jsonable",
+    "result_type",
+    "summary",
+)
 
 T = TypeVar("T")
 
@@ -73,7 +82,7 @@ def decode(type_: Any, value: Json) -> Any:  # Any: the type is known only to wh
         adapter = _adapter(type_)
         return adapter.validate_json(msgspec.json.encode(value))
     except pydantic.ValidationError as error:
-        raise InvalidInput(f"the recorded value does not fit {_name(type_)}: {complaint(error)}") from None
+        raise InvalidInput(f"the recorded value does not fit {_name(type_)}: {_complaint(error)}") from None
     except pydantic.errors.PydanticUserError:  # msgspec's own types
         try:
             return msgspec.convert(value, type_)
@@ -105,7 +114,7 @@ def _name(type_: object) -> str:
     return getattr(type_, "__name__", None) or str(type_)
 
 
-def complaint(error: pydantic.ValidationError) -> str:
+def _complaint(error: pydantic.ValidationError) -> str:
     """What does not fit, a line each, without the values themselves."""
     problems = error.errors(include_url=False, include_context=False, include_input=False)
     lines = [f"{'.'.join(map(str, problem['loc'])) or 'the value'}: {problem['msg']}" for problem in problems]
@@ -152,7 +161,7 @@ class Parameters:
         try:
             checked = self._model.model_validate_json(arguments.strip() or "{}")
         except pydantic.ValidationError as error:
-            raise DoesNotFit(complaint(error)) from None
+            raise DoesNotFit(_complaint(error)) from None
         given = checked.model_fields_set
         values = {name: getattr(checked, field) for name, field in self._fields.items() if field in given}
         bound = inspect.BoundArguments(self._signature, values)
@@ -317,7 +326,7 @@ class Shape(Generic[T]):
         try:
             return self._adapter.validate_json(text)
         except pydantic.ValidationError as error:
-            raise DoesNotFit(complaint(error)) from None
+            raise DoesNotFit(_complaint(error)) from None
 
 
 _FENCE = re.compile(r"\A```[\w-]*\n(.*?)\n?```\Z", re.DOTALL)

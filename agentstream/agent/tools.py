@@ -30,7 +30,17 @@ from agentstream.events import Event, ToolOutput, ToolProgress
 from agentstream.llm.messages import ToolSpec
 from agentstream.wire.text import pieces
 
-__all__ = ("AsyncTool", "BlockingToolContext", "SyncTool", "Tool", "ToolContext", "ToolEmitter", "current_tool", "tool")
+__all__ = (
+    "AsyncTool",
+    "BlockingToolContext",
+    "SyncTool",
+    "Tool",
+    "ToolContext",
+    "ToolEmitter",
+    "current_tool",
+    "running",
+    "tool",
+)
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -4,8 +4,8 @@ What comes in: an ASGI application whose responses may be cut. What goes out: th
 cut. It does not know why a response is cut, or which middleware stands between.
 
 Some middleware (Starlette's `BaseHTTPMiddleware` among it) takes an exception of the inner application out of the way
-and sends the last, empty body itself. To a client that resolves on a clean end, a stream that was cut is then a finished
-one. An answer therefore leaves a mark before it raises, and this, being outermost, lets no last body pass behind it.
+and sends the last, empty body itself. To a client that resolves on a clean end, a stream that was cut is then finished.
+An answer therefore leaves a mark before it raises, and this, being outermost, lets no last body pass behind it.
 """
 
 from __future__ import annotations
@@ -31,9 +31,13 @@ class _Mark:
 
 def mark_cut(scope: Scope, reason: str) -> None:
     """Say that this response is being cut, and why."""
-    mark: object = (scope.get("extensions") or {}).get(_KEY)
+    mark = _extensions(scope).get(_KEY)
     if isinstance(mark, _Mark):
         mark.reason = reason
+
+
+def _extensions(scope: Scope) -> dict[str, object]:
+    return scope.get("extensions") or {}
 
 
 def abortable(app: ASGIApp) -> ASGIApp:
@@ -50,7 +54,7 @@ def abortable(app: ASGIApp) -> ASGIApp:
             if not (mark.reason and is_last):
                 await send(message)
 
-        marked: Scope = {**scope, "extensions": {**(scope.get("extensions") or {}), _KEY: mark}}
+        marked: Scope = {**scope, "extensions": {**_extensions(scope), _KEY: mark}}
         try:
             await app(marked, receive, send_unless_cut)
         except ExceptionGroup as group:

@@ -17,7 +17,7 @@ stamp, since a scope or timer for each event costs more than the event.
 from __future__ import annotations
 
 import random
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, cast
 
 import anyio
 import msgspec
@@ -233,6 +233,5 @@ class Connection:
 
 def _first_of(error: Exception) -> Exception:
     while isinstance(error, ExceptionGroup):
-        inner: Exception = error.exceptions[0]
-        error = inner
+        error = cast("ExceptionGroup[Exception]", error).exceptions[0]
     return error

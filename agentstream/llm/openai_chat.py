@@ -211,6 +211,7 @@ class Parser:
         Raises:
             StreamBroken: the answer is not whole.
         """
+        self.feed(b"")  # a line that was too long is told by the next call
         if self.finished or self.error is not None:
             return []
         if not self._reason:
@@ -231,13 +232,13 @@ class Parser:
             chunk = _decode_chunk(data)
         except msgspec.MsgspecError:
             if message.event == "error":  # text instead of an object; what it says stays unsaid
-                raise in_band(None, self._provider) from None
+                raise _in_band(None, self._provider) from None
             raise LLMParseError("an event of the answer is not in the chat format", provider=self._provider) from None
         self._read(chunk, deltas)
         if chunk.object == "error":  # vLLM up to 0.9: the error is the event itself
-            raise in_band({"code": chunk.code}, self._provider)
+            raise _in_band({"code": chunk.code}, self._provider)
         if chunk.error or message.event == "error":
-            raise in_band(chunk.error, self._provider)
+            raise _in_band(chunk.error, self._provider)
         return False
 
     def _read(self, chunk: _Chunk, deltas: list[Delta]) -> None:
@@ -333,7 +334,7 @@ class _Body(msgspec.Struct, gc=False):
     error: Json = None
 
 
-def in_band(error: Json, provider: str) -> LLMError:
+def _in_band(error: Json, provider: str) -> LLMError:
     """What an error object inside a stream means; HTTP's status was 200 by then."""
     return _classify(None, error, provider)
 

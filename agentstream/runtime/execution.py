@@ -290,9 +290,12 @@ class Execution:
         await self._ends()
         await self._say_end()
 
+    def _has_end(self) -> bool:
+        return self._end is not None
+
     async def _run_entry(self) -> None:
         agent = self._team.agent
-        if self._end is not None:
+        if self._has_end():
             return
         try:
             key = Keys(self.run_id).current.next(agent.name, self._task)
@@ -300,9 +303,10 @@ class Execution:
         except AgentStreamError as error:
             self.end(RunFailed(error.code, error.detail, retryable=error.retryable))
             return
-        if self._end is not None:  # the run was stopped before its first agent lived
-            self.end(self._end)
-        await self._entry.ended()
+        entry = self._entry
+        if self._has_end():  # the run was stopped while its first agent was announced
+            entry.cancel(Failure("stopped", "the run ends"))
+        await entry.ended()
 
     async def _ends(self) -> None:
         """Wait for the ends of all invocations, not for their tasks: one that cannot be ended must not hold the run."""

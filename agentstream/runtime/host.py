@@ -7,7 +7,7 @@ nor what a run does; it is the only place where tasks of runs are started.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ class Host:
                 details={"model": name},
             ) from None
 
-    def spawn(self, fn: Callable[[], Awaitable[None]]) -> None:
+    def spawn(self, fn: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run `fn` as a task of the runtime's group."""
         self._group.start_soon(fn)
 

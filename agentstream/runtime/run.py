@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Generic, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal
 
 import msgspec
 import pydantic
 from typing_extensions import Self, TypeVar
 
+from agentstream.answer import EventStreamAnswer, Request, Response, as_response
 from agentstream.errors import InvalidInput, RunFailedError, RunLost, RunStoppedError
 from agentstream.events import AnyEvent, Json, Reset, RunFailed, RunFinished, RunStopped, TextDelta
 from agentstream.ports import Store
+from agentstream.runtime.edge import Edge
 from agentstream.runtime.mail import Stop, stop_letter
 from agentstream.stream import RunState, Subscription, load_state
 from agentstream.wire import decode_event
@@ -37,12 +39,20 @@ class Run(Generic[R]):
     """
 
     def __init__(
-        self, store: Store, id: str, incarnation: str, *, owner: str = "", team: Team[object, R] | None = None
+        self,
+        store: Store,
+        edge: Edge,
+        id: str,
+        incarnation: str,
+        *,
+        owner: str = "",
+        team: Team[Any, R] | None = None,
     ) -> None:
         self.id = id
         self.incarnation = incarnation
         self.owner = owner
         self._store = store
+        self._edge = edge
         self._team = team
 
     def __repr__(self) -> str:
@@ -115,6 +125,17 @@ class Run(Generic[R]):
     async def state(self) -> RunState:
         """What the run amounts to now."""
         return await load_state(self._store, self.id)
+
+    def answer(self, *, location: str = "") -> EventStreamAnswer:
+        """Its events as an ASGI application for one request: a stream of server-sent events, or JSON for polls."""
+        return self._edge.answer(self.id, location=location)
+
+    def sse(self, request: Request) -> Response:
+        """Its events as the response of a Starlette or FastAPI handler: `return run.sse(request)`.
+
+        Resumes at `Last-Event-ID` or `?after=`. Closing the connection does not stop the run.
+        """
+        return as_response(self.answer(), request)
 
     async def _decode(self, output: Json) -> R:
         output = await self._whole(output)

@@ -23,10 +23,12 @@ import msgspec
 from typing_extensions import Self, TypeVar
 
 from agentstream.agent import Agent, File, RunOptions, Team
-from agentstream.answer import DrainSwitch
-from agentstream.bus import encode_event, encode_value
+from agentstream.answer import AnswerOptions, DrainSwitch, ProblemAnswer, Request, Response, as_response
+from agentstream.answer.request import read_request
+from agentstream.bus import encode_value
 from agentstream.clock import SYSTEM_CLOCK, Clock
 from agentstream.errors import (
+    AgentStreamError,
     DuplicateTeam,
     InvalidInput,
     RunGone,
@@ -34,14 +36,15 @@ from agentstream.errors import (
     RunUnknown,
     UnknownTeam,
 )
-from agentstream.events import Json, RunStarted, RunWaiting
-from agentstream.ids import check_run_id, is_run_id, new_run_id
+from agentstream.events import Json, RunStarted
+from agentstream.ids import Cursor, check_run_id, is_run_id, new_run_id
 from agentstream.llm import LLM
 from agentstream.llm.environment import model_from_environment
-from agentstream.order import Extra, Lane, Sequencer
 from agentstream.ports import RunFacts, RunRow, Store
+from agentstream.runtime.edge import Edge
 from agentstream.runtime.execution import Ticket
 from agentstream.runtime.files import keep_upload, local_files, uploaded_file
+from agentstream.runtime.first import first_chunk
 from agentstream.runtime.host import Host
 from agentstream.runtime.options import RuntimeOptions
 from agentstream.runtime.recovery import look_for_orphans
@@ -76,7 +79,7 @@ class Runtime:
         store: `memory:` (gone with the process), `sqlite:PATH?level=process|machine`, or an opened store.
         teams: what can be started by name.
         models: by name; `default` is what agents use. None looks in the environment.
-        options: the runtime's own limits.
+        options: the runtime's own limits. answers: heartbeat and send timeout of its streams.
 
     Raises:
         DuplicateTeam: two teams of one name.
@@ -89,13 +92,15 @@ class Runtime:
         teams: Sequence[Team[Any, Any]] = (),
         models: Mapping[str, LLM] | LLM | None = None,
         options: RuntimeOptions | None = None,
+        answers: AnswerOptions | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.teams: dict[str, Team[Any, Any]] = {}
         for team in teams:
             self.add_team(team)
         self.options = options or RuntimeOptions()
-        self.drain_switch = DrainSwitch()
+        self._answers = answers
+        self._drain_switch = DrainSwitch()
         self._address = store
         self._given_models = models
         self._clock = clock
@@ -128,7 +133,8 @@ class Runtime:
             group = await self._stack.enter_async_context(anyio.create_task_group())
             name = f"{os.uname().nodename}:{os.getpid()}:{new_run_id()[:6]}"
             self._host = Host(store, models, self.options, group, work, name=name, clock=self._clock)
-            self.drain_switch = DrainSwitch()
+            self._drain_switch = DrainSwitch()
+            self._edge = Edge(store, self._drain_switch, self._answers)
             group.start_soon(self._watchdog.watch)
             group.start_soon(look_for_orphans, self._host)
             self._group = group
@@ -146,7 +152,8 @@ class Runtime:
                 await self.drain(0)
             self._group.cancel_scope.cancel()
         try:
-            await self._stack.__aexit__(kind, error, trace)
+            # Not handed on to the group: it would wrap what the block raised into an exception group.
+            await self._stack.__aexit__(None, None, None)
         finally:
             self._host = None
 
@@ -156,7 +163,7 @@ class Runtime:
 
     async def drain(self, grace: float = 10) -> None:
         """Shut down: no new runs, streams end with `retry`, runs get `grace` seconds and are then stopped."""
-        self.drain_switch.drain()
+        self._drain_switch.drain()
         await self._running().drain(grace)
 
     @property
@@ -207,7 +214,7 @@ class Runtime:
         position = host.admit()
         run = new_run_id()
         started = RunStarted(run, team.name, input=msgspec.Raw(encode_value(task)))
-        first = _first_chunk(started, position, self._clock.wall_ms())
+        first = first_chunk(started, self._clock.wall_ms(), position)
         facts = RunFacts(team=team.name, owner=owner, title=_title(task), created=self._clock.wall_ms())
         created = await host.store.create(run, f"{owner}\n{key}" if key else "", digest, first, facts=facts)
         if created.fresh:
@@ -215,7 +222,39 @@ class Runtime:
                 run, created.incarnation, owner, files=tuple(handed), metadata=dict(metadata or {}), options=settled
             )
             host.execute(ticket, team, task, fold(RunState(), first.lines))
-        return Run(host.store, created.run, created.incarnation, owner=owner, team=team)
+        return Run(host.store, self._edge, created.run, created.incarnation, owner=owner, team=team)
+
+    async def respond(
+        self,
+        request: Request,
+        team: Team[I, O] | Agent[I, O],
+        input: I,
+        /,
+        *,
+        key: str | None = None,
+        owner: str = "",
+        files: Sequence[str | Path | File] = (),
+        options: RunOptions | None = None,
+    ) -> Response:
+        """A run and its stream as one handler: `return await runtime.respond(request, team, question)`.
+
+        A request that carries the id of an event (`Last-Event-ID`, `?after=`) attaches to that run, one whose
+        `Idempotency-Key` is known attaches to the run that it started, every other one starts a run. A client that
+        reconnects therefore never starts anything again. What is wrong is answered as a problem document.
+        """
+        try:
+            run = await self._attach(request, owner)
+            if run is None:
+                key = key or request.headers.get("idempotency-key")
+                run = await self.start(team, input, key=key, owner=owner, files=files, options=options)
+        except AgentStreamError as error:
+            return as_response(ProblemAnswer(error), request)
+        return run.sse(request)
+
+    async def _attach(self, request: Request, owner: str) -> Run[Any] | None:
+        asked = read_request(request.scope).cursor
+        cursor = Cursor.parse(asked) if asked else None
+        return await self.get(cursor.run, owner=owner) if cursor is not None else None
 
     async def get(self, run_id: str, *, owner: str = "") -> Run[Json]:
         """A run by its id.
@@ -230,7 +269,7 @@ class Runtime:
         if row is None or row.facts.owner != owner:
             raise RunUnknown("there is no such run")
         team = self.teams.get(row.facts.team)
-        return Run(store, run_id, row.incarnation, owner=owner, team=team)
+        return Run(store, self._edge, run_id, row.incarnation, owner=owner, team=team)
 
     async def list(self, *, owner: str | None = "", before: str = "", limit: int = 50) -> Sequence[RunRow]:
         """Runs, newest first. `before` is the id that the last page ended with; owner None means everybody's."""
@@ -303,17 +342,6 @@ class Lifespan:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._runtime.__aexit__(kind, error, trace)
-
-
-def _first_chunk(started: RunStarted, position: int | None, at: int) -> Any:  # Any: ports.Chunk
-    lane = Lane("")
-    events = [started] if position is None else [started, RunWaiting("slot", position=position)]
-    items = []
-    for n, event in enumerate(events, 1):
-        cut = len(event.type) + 10
-        encoded = encode_event(event)
-        items.append((lane, n, encoded[1:cut], encoded[cut:], Extra(bare=True)))
-    return Sequencer().stamp(items, at)[0]
 
 
 def _digest(team: Team[Any, Any], task: object, files: Sequence[File], options: RunOptions) -> str:

@@ -115,13 +115,14 @@ def check_text(what: str, text: str, *, empty: bool = True) -> str:
     return text
 
 
-def check_create(key: str, first: Chunk, facts: RunFacts) -> None:
+def check_create(key: str, digest: str, first: Chunk, facts: RunFacts) -> None:
     """Whether a run may be made of these.
 
     Raises:
         InvalidInput: a text is malformed, or `first` does not begin at 1.
     """
     check_text("an idempotency key", key)
+    check_text("a request's digest", digest)
     for name in ("team", "owner", "session"):
         check_text(f"a run's {name}", getattr(facts, name))
     if len(facts.title) > MAX_TITLE or any(0xD800 <= ord(c) < 0xE000 for c in facts.title):

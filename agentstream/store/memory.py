@@ -155,7 +155,7 @@ class MemoryStore:
         """
         self._opened()
         check_run_id(run)
-        rules.check_create(key, first, facts)
+        rules.check_create(key, digest, first, facts)
         now = self._clock.wall_ms()
         if key and (known := self._keys.get(key)) is not None and known[2] > now:
             if known[0] != digest:

@@ -127,7 +127,7 @@ class SqliteStore:
             KeyReused: the key came with another digest, or the run id with another first chunk.
         """
         check_run_id(run)
-        rules.check_create(key, first, facts)
+        rules.check_create(key, digest, first, facts)
         work = partial(writes.create, run=run, key=(key, digest), first=first, facts=facts, now=self._now())
         return await self._write(run, work, size=rules.size_of(first))
 

@@ -31,7 +31,7 @@ _DELTAS: Final = (
 _JSON_TEXT = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*')
 
 # So much of what stands before the text is compared first: the end of the block's id tells most blocks apart.
-_GLANCE: Final = 16
+_GLANCE: Final = 12
 
 # So few bytes between `"agent_seq":` and the next field that was there before cannot hold a further field.
 _SHORT: Final = 6

@@ -6,17 +6,29 @@ that says what was promised. It does not know which backend it looks at.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Final, TypeAlias
 
 import anyio
 
-from agentstream.errors import AgentStreamError
+from agentstream.errors import AgentStreamError, RunGone
 from agentstream.ids import new_run_id
 from agentstream.ports import Chunk, Lease, RunFacts, Store
 
-__all__ = ("LIMIT_S", "OpenStore", "chunk", "history", "leased", "limit", "lines_of", "new_run", "refused", "same")
+__all__ = (
+    "LIMIT_S",
+    "OpenStore",
+    "chunk",
+    "history",
+    "leased",
+    "limit",
+    "lines_of",
+    "new_run",
+    "refused",
+    "same",
+    "until_gone",
+)
 
 OpenStore: TypeAlias = Callable[[], AbstractAsyncContextManager[Store]]
 """Opens a handle: `async with open() as store`. Shared checks call it twice and expect one and the same store."""
@@ -25,11 +37,11 @@ LIMIT_S: Final = 20.0
 """No promise below may take longer than this, however slow the machine."""
 
 # The last three are not JSON: a store keeps bytes and must not look into them.
-_TEXTS: Final = (b"{}", "{\"text\":\"zażółć 日本語 🧵\"}".encode(), b"\x00", b"\xff\xfe", b"it's; \"quoted\" -- %s {0}\\")
+_TEXTS: Final = (b"{}", '{"text":"zażółć 日本語 🧵"}'.encode(), b"\x00", b"\xff\xfe", b'it\'s; "quoted" -- %s {0}\\')
 
 
 @contextmanager
-def limit() -> Iterator[None]:
+def limit() -> Generator[None]:
     """Fail rather than wait for ever."""
     with anyio.fail_after(LIMIT_S):
         yield
@@ -103,6 +115,14 @@ async def history(store: Store, run: str) -> list[Chunk]:
                 after = one.last
             found += piece
     return found
+
+
+async def until_gone(store: Store, run: str) -> None:
+    """Wait for mail that never comes, until the run is deleted: told by an early return or by the error itself."""
+    try:
+        await store.mail(run, 99)
+    except RunGone:
+        pass
 
 
 def lines_of(chunks: list[Chunk]) -> bytes:

@@ -234,7 +234,9 @@ async def check_fencing(open: OpenStore) -> None:
         new = await leased(store, run, "new")
         same(new.epoch > old.epoch, True, "each lease has a higher epoch")
         await refused(store.append(run, old.epoch, 2, chunk(3)), Fenced, promise="an older epoch is fenced at once")
-        await refused(store.append(run, old.epoch, 1, chunk(2)), Fenced, promise="an older epoch is told, repeat or not")
+        await refused(
+            store.append(run, old.epoch, 1, chunk(2)), Fenced, promise="an older epoch is told, repeat or not"
+        )
         with limit():
             await store.append(run, new.epoch, 2, chunk(3, tag="new"))
         await refused(store.append(run, old.epoch, 3, chunk(4)), Fenced, promise="an older epoch stays fenced")

@@ -21,6 +21,7 @@ export class Inspector {
   #selected = 0; // seq
   #follow = true;
   #travel = null;
+  #shownAt = null; // the play head that the list was last scrolled to
   #detailOf = null;
   #input = h("input", { type: "search", placeholder: "Filter: type, agent, any text", "aria-label": "Filter events", data: { testid: "event-filter" } });
   #count = h("small", { role: "status" });
@@ -72,6 +73,7 @@ export class Inspector {
 
   render(recording, travel) {
     this.#recording = recording;
+    const moved = travel !== null && travel !== this.#shownAt;
     this.#travel = travel;
     if (!this.open || !recording) return;
     if (this.#generation !== recording.generation || this.#scanned > recording.events.length) {
@@ -85,6 +87,8 @@ export class Inspector {
     say(this.#count, this.#filter ? `${this.#hits.length.toLocaleString("en")} of ${length.toLocaleString("en")}` : length.toLocaleString("en"));
     this.#rows.style.setProperty("height", `${this.#hits.length * ROW}px`);
     if (this.#follow && travel === null) this.#list.scrollTop = this.#list.scrollHeight;
+    if (moved) this.#reveal(travel);
+    this.#shownAt = travel;
     this.#window();
     this.#show();
   }
@@ -96,6 +100,16 @@ export class Inspector {
       const raw = terms.length ? raws[this.#scanned].toLowerCase() : "";
       if (terms.every((term) => raw.includes(term))) this.#hits.push(this.#scanned);
     }
+  }
+
+  /** The play head went somewhere: the list goes there too, unless that row is in sight. */
+  #reveal(seq) {
+    const { events } = this.#recording;
+    let at = 0;
+    while (at < this.#hits.length - 1 && events[this.#hits[at + 1]].seq <= seq) at += 1;
+    const top = at * ROW;
+    const { scrollTop, clientHeight } = this.#list;
+    if (top < scrollTop || top + ROW > scrollTop + clientHeight) this.#list.scrollTop = top - clientHeight / 2;
   }
 
   #window() {
