@@ -9,7 +9,7 @@ backpressure. An emit that was cancelled while it waited counts if its event had
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Awaitable, Callable
+from collections.abc import AsyncIterable, Awaitable
 from types import TracebackType
 from typing import Final, NamedTuple, Protocol
 
@@ -39,7 +39,7 @@ from agentstream.events import (
     ToolFinished,
     ToolStarted,
 )
-from agentstream.order import Extra
+from agentstream.order import Extra, line_form
 
 __all__ = ("Block", "Emitter", "Keeper")
 
@@ -54,25 +54,26 @@ class Keeper(Protocol):
 
 
 class _Form(NamedTuple):
-    """What one event type costs to emit, worked out once an emitter: the line up to the number, and where the payload
-    begins in the encoded event."""
+    """What one event type costs to emit, worked out once an emitter: the form of its line, and where the payload begins in
+    the encoded event."""
 
-    head: bytes
+    line: bytes
     cut: int
     tracked: bool
 
 
-def _form(type_: type[Event], head: Callable[[bytes], bytes]) -> _Form:
+def _form(type_: type[Event], agent: str, inv: str) -> _Form:
     name = str(type_.__struct_config__.tag)
-    return _Form(head(b'"type":"%b"' % name.encode()), len(name) + 10, name in _TRACKED)
+    return _Form(line_form(name, agent, inv), len(name) + 10, name in _TRACKED)
 
 
 class _Forms(dict[type[Event], _Form]):
     """The forms of one emitter, made at first use: a look-up that hits costs half of `get` with a fallback."""
 
-    def __init__(self, head: Callable[[bytes], bytes]) -> None:
+    def __init__(self, agent: str, inv: str) -> None:
         super().__init__()
-        self._head = head
+        self._agent = agent
+        self._inv = inv
 
     def __missing__(self, type_: type[Event]) -> _Form:
         if not issubclass(type_, Event):
@@ -80,7 +81,7 @@ class _Forms(dict[type[Event], _Form]):
         name = str(type_.__struct_config__.tag)
         if name.startswith(_RESERVED):
             raise InvalidInput(f"{name} is emitted by the runtime only; use `custom` for events of your own")
-        form = self[type_] = _form(type_, self._head)
+        form = self[type_] = _form(type_, self._agent, self._inv)
         return form
 
 
@@ -100,7 +101,7 @@ class Emitter:
         self.role = role
         self._source = source
         self._keeper = keeper
-        self._forms = _Forms(self._head)
+        self._forms = _Forms(agent, inv)
         self._ids = 0
         self._open: dict[str, Event] = {}  # what must still be closed, by id: the event that closes it
         self.state = State(document, self._put_state)
@@ -113,8 +114,8 @@ class Emitter:
             EmitAfterEnd: the invocation or run has ended. EventTooLarge: above 256 KiB.
             NotSerializable: a value that JSON cannot hold. InvalidInput: a type that only the runtime emits.
         """
-        head, cut, tracked = self._forms[type(event)]
-        waiting = self._source.put(head, encode_event(event)[cut:])
+        line, cut, tracked = self._forms[type(event)]
+        waiting = self._source.put(line, encode_event(event)[cut:])
         if tracked:
             self._track(event)
         if waiting is not None:
@@ -134,12 +135,12 @@ class Emitter:
     def text(self, *, role: str = "assistant") -> Block:
         """A block of text to write into: `async with emitter.text() as block: await block.write(…)`."""
         block = self.new_id()
-        return Block(self, TextStarted(block, role=role), TextFinished(block), b'"type":"text.delta"')
+        return Block(self, TextStarted(block, role=role), TextFinished(block), "text.delta")
 
     def thinking(self) -> Block:
         """A block of reasoning to write into."""
         block = self.new_id()
-        return Block(self, ThinkingStarted(block), ThinkingFinished(block), b'"type":"thinking.delta"')
+        return Block(self, ThinkingStarted(block), ThinkingFinished(block), "thinking.delta")
 
     async def progress(self, message: str = "", *, done: float | None = None, total: float | None = None) -> None:
         """Say how far the work is."""
@@ -179,7 +180,7 @@ class Emitter:
         """Emit `event` with a recorded value beside it, which only recovery reads."""
         form = self._forms[type(event)]
         extra = Extra(private=encode_value(private))
-        waiting = self._source.put(form.head, encode_event(event)[form.cut :], extra)
+        waiting = self._source.put(form.line, encode_event(event)[form.cut :], extra)
         if form.tracked:
             self._track(event)
         if waiting is not None:
@@ -195,21 +196,16 @@ class Emitter:
         await self._source.flush()
 
     # --- inside -------------------------------------------------------------------------------------------------------
-    def _head(self, type_: bytes) -> bytes:
-        if not self.inv:
-            return type_
-        return b'%b,"agent":"%b","inv":"%b","agent_seq":' % (type_, self.agent.encode(), self.inv.encode())
-
     def put_reserved(self, event: Event, extra: Extra | None = None) -> Awaitable[None] | None:
         """Number and hand in an event that only the runtime emits; returns what to await, if anything."""
-        form = _form(type(event), self._head)
+        form = _form(type(event), self.agent, self.inv)
         if not self.inv:
             extra = msgspec.structs.replace(extra or Extra(), bare=True)
-        return self._source.put(form.head, encode_event(event)[form.cut :], extra)
+        return self._source.put(form.line, encode_event(event)[form.cut :], extra)
 
     def _put_state(self, ops: tuple[dict[str, object], ...]) -> Awaitable[None] | None:
         form = self._forms[StateDelta]
-        return self._source.put(form.head, encode_event(StateDelta(ops))[form.cut :])
+        return self._source.put(form.line, encode_event(StateDelta(ops))[form.cut :])
 
     def _track(self, event: Event) -> None:
         match event:
@@ -234,7 +230,7 @@ class Emitter:
         for id_ in reversed(list(self._open)):
             event = self._open.pop(id_)
             form = self._forms[type(event)]
-            self._source.put_closing(form.head, encode_event(event)[form.cut :])
+            self._source.put_closing(form.line, encode_event(event)[form.cut :])
 
 
 _TRACKED: Final = frozenset(
@@ -250,14 +246,14 @@ class Block:
         id: the block's id.
     """
 
-    def __init__(self, emitter: Emitter, opens: Event, closes: TextFinished | ThinkingFinished, delta: bytes) -> None:
+    def __init__(self, emitter: Emitter, opens: Event, closes: TextFinished | ThinkingFinished, delta: str) -> None:
         self.id = closes.block
         self._emitter = emitter
         self._source = emitter._source
+        self._put = self._source.put_delta
         self._opens = opens
         self._closes = closes
-        self._head = emitter._head(delta)
-        self._open = b',"block":"%b","text":' % self.id.encode()
+        self._line = line_form(delta, emitter.agent, emitter.inv, b',"block":"%b","text":%%b}' % self.id.encode())
         self._parts: list[str] = []
 
     @property
@@ -273,19 +269,19 @@ class Block:
         Raises:
             EmitAfterEnd: the block, invocation or run has ended.
         """
-        if not text or len(text) > MAX_TEXT_CHARS:
+        if 0 < len(text) <= MAX_TEXT_CHARS:
+            try:
+                encoded = encode_fast(text)
+            except (UnicodeEncodeError, TypeError):
+                encoded = encode_text(text)
+            waiting = self._put(self._line, encoded)
+            self._parts.append(text)
+            if waiting is not None:
+                await waiting
+                self._source.check()
+        else:
             for start in range(0, len(text), MAX_TEXT_CHARS):
                 await self.write(text[start : start + MAX_TEXT_CHARS])
-            return
-        try:
-            encoded = encode_fast(text)
-        except (UnicodeEncodeError, TypeError):
-            encoded = encode_text(text)
-        waiting = self._source.put(self._head, self._open + encoded + b"}")
-        self._parts.append(text)
-        if waiting is not None:
-            await waiting
-            self._source.check()
 
     async def write_all(self, texts: AsyncIterable[str]) -> None:
         """Write every text of an asynchronous iterable."""
@@ -304,6 +300,6 @@ class Block:
         if self._emitter._open.pop(self.id, None) is None:
             return
         form = self._emitter._forms[type(self._closes)]
-        waiting = self._source.put_closing(form.head, encode_event(self._closes)[form.cut :])
+        waiting = self._source.put_closing(form.line, encode_event(self._closes)[form.cut :])
         if waiting is not None and error is None:
             await waiting

@@ -25,8 +25,9 @@ import anyio
 from agentstream.bus.encode import check_size
 from agentstream.clock import SYSTEM_CLOCK, Clock
 from agentstream.errors import AgentStreamError, EmitAfterEnd
+from agentstream.ids import agent_of
 from agentstream.loops import Wake, current_loop
-from agentstream.order import Extra, Item, Lane, Reassembler, ReassemblerStatistics, Sequencer
+from agentstream.order import Extra, Item, Lane, Reassembler, ReassemblerStatistics, Sequencer, line_form
 from agentstream.ports import Chunk
 
 __all__ = ("DEFAULT_CAPACITY", "MAX_BUS_BYTES", "BusStatistics", "Draft", "MergeBus", "Source")
@@ -56,10 +57,10 @@ class BusStatistics(NamedTuple):
 class Draft:
     """An event from another thread: not numbered before the loop takes it."""
 
-    __slots__ = ("done", "error", "extra", "head", "rest")
+    __slots__ = ("done", "error", "extra", "form", "rest")
 
-    def __init__(self, head: bytes, rest: bytes, done: Callable[[], None], extra: Extra | None = None) -> None:
-        self.head = head
+    def __init__(self, form: bytes, rest: bytes, done: Callable[[], None], extra: Extra | None = None) -> None:
+        self.form = form
         self.rest = rest
         self.done = done
         self.extra = extra
@@ -85,8 +86,26 @@ class Source:
         """`agent_seq` of the newest numbered event."""
         return self._n
 
-    def put(self, head: bytes, rest: bytes, extra: Extra | None = None) -> Awaitable[None] | None:
-        """Number and hand in one event; the body is `head`, the number, `rest`.
+    def put(self, form: bytes, rest: bytes, extra: Extra | None = None) -> Awaitable[None] | None:
+        """As `put_delta`, for everything else."""
+        if self._slow:
+            self._tidy()
+            if self._parked >= MAX_PARKED:
+                return self._put_later(form, rest, extra)
+        bus = self._bus
+        bus.loud = True
+        if len(rest) > LIGHT_BYTES:
+            bus._weigh(rest)
+        n = self._n = self._n + 1
+        item = (self._lane, n, form, rest, extra)
+        if len(bus._buffer) < bus._room:
+            bus._buffer.append(item)
+            bus._ring()
+            return None
+        return self._park(item)
+
+    def put_delta(self, form: bytes, rest: bytes) -> Awaitable[None] | None:
+        """Number and hand in a delta of a block: `rest` in the form of its line (`agentstream.order.line_form`).
 
         Returns:
             None if there was room; else what to await before the next emit: the event is parked (or, with eight parked
@@ -98,25 +117,25 @@ class Source:
         if self._slow:
             self._tidy()
             if self._parked >= MAX_PARKED:
-                return self._put_later(head, rest, extra)
+                return self._put_later(form, rest, None)
         bus = self._bus
         if len(rest) > LIGHT_BYTES:
             bus._weigh(rest)
         n = self._n = self._n + 1
         buffer = bus._buffer
         if len(buffer) < bus._room:
-            buffer.append((self._lane, n, head, rest, extra))
+            buffer.append((self._lane, n, form, rest, None))
             if bus._wake is not None:
                 bus._ring()
             return None
-        return self._park((self._lane, n, head, rest, extra))
+        return self._park((self._lane, n, form, rest, None))
 
     def check(self) -> None:
         """Raise what made the bus fail, if it did."""
         if self._bus._failure is not None:
             raise self._bus._failure
 
-    def put_closing(self, head: bytes, rest: bytes) -> Awaitable[None] | None:
+    def put_closing(self, form: bytes, rest: bytes) -> Awaitable[None] | None:
         """As `put`, for an event that closes something: it never waits for its number, so that a cancelled emitter can
         still close what it opened (bounded by what is open)."""
         if self._closed is not None:
@@ -125,7 +144,7 @@ class Source:
         parked, self._parked = self._parked, min(self._parked, MAX_PARKED - 1)
         self._slow = False
         try:
-            return self.put(head, rest)
+            return self.put(form, rest)
         finally:
             self._parked += parked - min(parked, MAX_PARKED - 1)
             self._slow = bool(self._inbox) or self._parked >= MAX_PARKED
@@ -196,9 +215,10 @@ class Source:
 
     def _put_draft(self, draft: Draft) -> None:
         bus = self._bus
+        bus.loud = True
         bus._weigh(draft.rest)
         n = self._n = self._n + 1
-        item = (self._lane, n, draft.head, draft.rest, draft.extra)
+        item = (self._lane, n, draft.form, draft.rest, draft.extra)
         bus._drafts.append(draft)
         if len(bus._buffer) < bus._room:
             bus._buffer.append(item)
@@ -215,10 +235,10 @@ class Source:
         bus._parkers.append(self)
         return wake
 
-    async def _put_later(self, head: bytes, rest: bytes, extra: Extra | None) -> None:
+    async def _put_later(self, form: bytes, rest: bytes, extra: Extra | None) -> None:
         while self._parked >= MAX_PARKED and self._closed is None:
             await self._bus._next_append()
-        waiting = self.put(head, rest, extra)
+        waiting = self.put(form, rest, extra)
         if waiting is not None:
             await waiting
 
@@ -251,6 +271,7 @@ class MergeBus:
         self._sequencer = Sequencer(last)
         self._buffer: list[Item] = []
         self._overflow: list[Item] = []
+        self.loud = False  # something else than a delta of a block was handed in since the last append
         self._heavy = 0  # bytes of waiting events above LIGHT_BYTES; the others cannot reach the bound
         self._wake: Wake | None = None
         self._drained: list[Wake] = []  # set at the next drain
@@ -280,6 +301,7 @@ class MergeBus:
         """Hand in an item whose lane and number come from elsewhere (at-least-once; the reassembler decides)."""
         self._check_open()
         self._weigh(item[3])
+        self.loud = True
         if len(self._buffer) < self._room:
             self._buffer.append(item)
             self._ring()
@@ -390,10 +412,13 @@ class MergeBus:
     async def _pass_on(self, batch: list[Item]) -> None:
         parkers, self._parkers = self._parkers, []
         reassembler = self._reassembler
+        if reassembler.deadline is not None:
+            self.loud = True  # what was held may come out now, whatever it is
         ready = reassembler.feed(batch, self._clock.monotonic())
         if reassembler.deadline is not None:
             self._report_gaps()
-        for chunk in self._sequencer.stamp(ready, self._clock.wall_ms()):
+        quiet, self.loud = not self.loud, False
+        for chunk in self._sequencer.stamp(ready, self._clock.wall_ms(), quiet=quiet):
             await self._append(chunk)
             self._appends += 1
         self._accepted += len(batch)
@@ -413,10 +438,10 @@ class MergeBus:
         for gap in self._reassembler.tick(self._clock.monotonic()):
             lane = Lane(gap.inv)
             lane.next = gap.expected
-            agent = gap.inv.rpartition(".")[0]
-            head = b'"type":"agent.failed","agent":"%b","inv":"%b","agent_seq":' % (agent.encode(), gap.inv.encode())
+            form = line_form("agent.failed", agent_of(gap.inv), gap.inv)
             rest = b',"code":"gap","message":"event %d was lost: %b"}' % (gap.expected, gap.reason.encode())
-            self._overflow.append((lane, gap.expected, head, rest, None))
+            self.loud = True
+            self._overflow.append((lane, gap.expected, form, rest, None))
 
     async def _next_append(self) -> None:
         """Wait for the end of the append under way or of the next one; only called while an event is parked."""

@@ -65,7 +65,7 @@ class BlockingEmitter:
         if form is None:
             form = self._forms[type(event)] = self._form(type(event))
         taken = threading.Event()
-        draft = Draft(form.head, encode_event(event)[form.cut :], taken.set)
+        draft = Draft(form.line, encode_event(event)[form.cut :], taken.set)
         self._source.hand_over(draft)
         taken.wait()  # bounded: a drain, or the end of the invocation, sets it
         if draft.error is not None:

@@ -5,7 +5,7 @@ duplicates (`Reassembler`), then numbered chunks (`Sequencer`). The room knows n
 """
 
 from agentstream.order.reassembler import Extra, Gap, Item, Lane, Reassembler, ReassemblerStatistics
-from agentstream.order.sequencer import MAX_CHUNK_BYTES, Sequencer
+from agentstream.order.sequencer import MAX_CHUNK_BYTES, Sequencer, line_form
 
 __all__ = (
     "MAX_CHUNK_BYTES",
@@ -16,4 +16,5 @@ __all__ = (
     "Reassembler",
     "ReassemblerStatistics",
     "Sequencer",
+    "line_form",
 )

@@ -12,7 +12,7 @@ from typing import Final
 from agentstream.order.reassembler import Extra, Item
 from agentstream.ports import Chunk
 
-__all__ = ("MAX_CHUNK_BYTES", "Sequencer")
+__all__ = ("MAX_CHUNK_BYTES", "Sequencer", "line_form")
 
 MAX_CHUNK_BYTES: Final = 512 * 1024
 """DESIGN §3. Two of the largest events fit; a store row and a reader's page stay small."""
@@ -25,30 +25,28 @@ class Sequencer:
         self.last = last
         self._max_bytes = max_bytes
 
-    def stamp(self, items: list[Item], at: int) -> list[Chunk]:
-        """Chunks that hold `items` in their order, numbered without a gap; `at` is wall milliseconds."""
+    def stamp(self, items: list[Item], at: int, *, quiet: bool = False) -> list[Chunk]:
+        """Chunks that hold `items` in their order, numbered without a gap.
+
+        Args:
+            at: wall milliseconds. quiet: all of them are deltas of blocks (`ports.Chunk.quiet`) and have no `Extra`.
+        """
         if not items:
             return []
         first = self.last + 1
-        # The stamp is the same for the whole drain: it goes into the template once instead of into every line.
-        line = b'{"seq":%%d,"at":%d,%%b%%d%%b\n' % at
-        lines = [line % (seq, head, n, rest) for seq, (_, n, head, rest, _) in enumerate(items, first)]
-        self.last += len(items)
+        stamp = b"%d" % at
         extras: dict[int, Extra] = {}
-        if any([item[4] for item in items]):
+        if not quiet:
             extras = {seq: item[4] for seq, item in enumerate(items, first) if item[4] is not None}
-            self._rewrite(items, lines, first, at)
+        if extras:
+            lines = [_line(seq, stamp, item) for seq, item in enumerate(items, first)]
+        else:
+            lines = [form % (seq, stamp, n, rest) for seq, (_, n, form, rest, _) in enumerate(items, first)]
+        self.last += len(items)
         joined = b"".join(lines)
         if len(joined) <= self._max_bytes and not extras:
-            return [Chunk(first, self.last, joined)]
+            return [Chunk(first, self.last, joined, quiet=quiet)]
         return self._cut(lines, first, extras)
-
-    @staticmethod
-    def _rewrite(items: list[Item], lines: list[bytes], first: int, at: int) -> None:
-        """Run-level events carry no number of an invocation."""
-        for index, (_, _, head, rest, extra) in enumerate(items):
-            if extra is not None and extra.bare:
-                lines[index] = b'{"seq":%d,"at":%d,%b%b\n' % (first + index, at, head, rest)
 
     def _cut(self, lines: list[bytes], first: int, extras: dict[int, Extra]) -> list[Chunk]:
         chunks: list[Chunk] = []
@@ -60,6 +58,22 @@ class Sequencer:
             size += len(line)
         chunks.append(_chunk(lines[start:], first + start, extras))
         return chunks
+
+
+def line_form(type_: str, agent: str = "", inv: str = "", rest: bytes = b"%b") -> bytes:
+    """The form of an event's line. `rest` begins behind the number and ends the object.
+
+    Names and ids hold no `%`: their grammar (`agentstream.ids`) has none.
+    """
+    if not inv:
+        return b'{"seq":%%d,"at":%%b,"type":"%b"%b\n' % (type_.encode(), rest)
+    head = b'{"seq":%%d,"at":%%b,"type":"%b","agent":"%b","inv":"%b","agent_seq":%%d%b\n'
+    return head % (type_.encode(), agent.encode(), inv.encode(), rest)
+
+
+def _line(seq: int, stamp: bytes, item: Item) -> bytes:
+    _, n, form, rest, extra = item
+    return form % ((seq, stamp, rest) if extra is not None and extra.bare else (seq, stamp, n, rest))
 
 
 def _chunk(lines: list[bytes], first: int, extras: dict[int, Extra]) -> Chunk:

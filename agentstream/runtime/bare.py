@@ -23,7 +23,7 @@ from agentstream.clock import SYSTEM_CLOCK
 from agentstream.errors import AgentStreamError, InvalidInput, RuntimeNotRunning, StoreError
 from agentstream.events import AgentFailed, AgentFinished, AgentStarted, Event, RunFailed, RunFinished, RunStarted, RunStopped
 from agentstream.ids import agent_of, check_agent_name, new_run_id
-from agentstream.order import Extra
+from agentstream.order import Extra, line_form
 from agentstream.ports import RunFacts, Store
 from agentstream.runtime.first import first_chunk
 from agentstream.runtime.options import RuntimeOptions
@@ -167,15 +167,10 @@ class Bus:
         if _INV.fullmatch(event.inv) is None or event.agent_seq < 1:
             raise InvalidInput("an event to ingest carries inv (`name.1`) and agent_seq (from 1)")
         lane = self._bus.remote_lane(event.inv)
-        encoded = encode_event(event)
-        cut = len(event.type) + 10
-        head = b'%b,"agent":"%b","inv":"%b","agent_seq":' % (
-            encoded[1:cut],
-            agent_of(event.inv).encode(),
-            event.inv.encode(),
-        )
+        cut = len(event.type) + 10  # behind {"type":"…"
+        form = line_form(event.type, agent_of(event.inv), event.inv)
         extra = Extra(epoch=epoch, after=dict(after or {}))
-        waiting = self._bus.offer((lane, event.agent_seq, head, encoded[cut:], extra))
+        waiting = self._bus.offer((lane, event.agent_seq, form, encode_event(event)[cut:], extra))
         if waiting is not None:
             await waiting
         await self._bus.flush()

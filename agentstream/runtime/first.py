@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from agentstream.bus import encode_event
 from agentstream.events import RunStarted, RunWaiting
-from agentstream.order import Extra, Item, Lane, Sequencer
+from agentstream.order import Extra, Item, Lane, Sequencer, line_form
 from agentstream.ports import Chunk
 
 __all__ = ("first_chunk",)
@@ -19,7 +19,6 @@ def first_chunk(started: RunStarted, at: int, position: int | None = None) -> Ch
     events = [started] if position is None else [started, RunWaiting("slot", position=position)]
     items: list[Item] = []
     for n, event in enumerate(events, 1):
-        encoded = encode_event(event)
         cut = len(event.type) + 10  # behind {"type":"…"
-        items.append((lane, n, encoded[1:cut], encoded[cut:], Extra(bare=True)))
+        items.append((lane, n, line_form(event.type), encode_event(event)[cut:], Extra(bare=True)))
     return Sequencer().stamp(items, at)[0]
