@@ -28,6 +28,7 @@ is shown: `detail` never holds a secret, a prompt or a traceback, so every edge 
     │   ├── RunStoppedError           the run ended in `run.stopped`
     │   └── AgentFailedError          an agent that was called failed; raised at the caller
     ├── Overloaded                    a bounded place is full; try later
+    ├── ServerUnreachable             a client gave up: no usable answer for as long as it was told to try
     ├── StoreError
     │   ├── StoreDown                 the store cannot be reached or refuses to write
     │   ├── Fenced                    another writer holds a newer epoch
@@ -100,6 +101,7 @@ __all__ = (
     "RunStoppedError",
     "RunUnknown",
     "RuntimeNotRunning",
+    "ServerUnreachable",
     "StateTooLarge",
     "StoreDown",
     "StoreError",
@@ -317,6 +319,14 @@ class Overloaded(AgentStreamError):
     """A bounded place is full; try later."""
 
     code = "overloaded"
+    status = 503
+    retryable = True
+
+
+class ServerUnreachable(AgentStreamError):
+    """A client gave up: no usable answer for as long as it was told to try. What it has received stays valid."""
+
+    code = "server_unreachable"
     status = 503
     retryable = True
 

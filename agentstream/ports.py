@@ -46,6 +46,8 @@ class Chunk(msgspec.Struct, frozen=True, gc=False):
         lines: one JSON object a line, each ended by LF, exactly as every reader gets them.
         private: what only recovery reads (epoch, after, recorded results): a JSON object by seq, or empty.
         ends: `finished`, `failed` or `stopped` when the last line is the run's terminal event, else empty.
+        quiet: every line is a delta of a block, which changes no folded state. A hint of the writer for itself: stores
+            need not keep it, and two chunks that differ in it only are the same.
     """
 
     first: int
@@ -53,6 +55,7 @@ class Chunk(msgspec.Struct, frozen=True, gc=False):
     lines: bytes
     private: bytes = b""
     ends: str = ""
+    quiet: bool = False
 
 
 class Tail(msgspec.Struct, frozen=True):

@@ -34,7 +34,7 @@ from agentstream.stream import LogReader
 __all__ = ("AnswerOptions", "Connection", "Ending", "retry_later")
 
 # With ids this stays below 32 KiB for all but the shortest lines: a page is then one send.
-_PAGE_BYTES: Final = 16 * 1024
+_PAGE_BYTES: Final = 20 * 1024
 
 # How long a send that is under way may take once the process drains: the others are waiting for it.
 _LAST_SEND_S: Final = 2.0
@@ -202,6 +202,7 @@ class Connection:
                 await anyio.sleep(left)
             elif self._sending:
                 self._stall()
+                return
             else:
                 if self._waiting:
                     await self._beat()

@@ -30,10 +30,13 @@ from agentstream.events import (
     StepFailed,
     StepFinished,
     StepStarted,
+    TextDelta,
     TextFinished,
     TextStarted,
+    ThinkingDelta,
     ThinkingFinished,
     ThinkingStarted,
+    ToolDelta,
     ToolDenied,
     ToolFailed,
     ToolFinished,
@@ -60,11 +63,12 @@ class _Form(NamedTuple):
     line: bytes
     cut: int
     tracked: bool
+    quiet: bool
 
 
 def _form(type_: type[Event], agent: str, inv: str) -> _Form:
     name = str(type_.__struct_config__.tag)
-    return _Form(line_form(name, agent, inv), len(name) + 10, name in _TRACKED)
+    return _Form(line_form(name, agent, inv), len(name) + 10, name in _TRACKED, type_ in _QUIET)
 
 
 class _Forms(dict[type[Event], _Form]):
@@ -114,8 +118,9 @@ class Emitter:
             EmitAfterEnd: the invocation or run has ended. EventTooLarge: above 256 KiB.
             NotSerializable: a value that JSON cannot hold. InvalidInput: a type that only the runtime emits.
         """
-        line, cut, tracked = self._forms[type(event)]
-        waiting = self._source.put(line, encode_event(event)[cut:])
+        line, cut, tracked, quiet = self._forms[type(event)]
+        rest = encode_event(event)[cut:]
+        waiting = self._source.put_delta(line, rest) if quiet else self._source.put(line, rest)
         if tracked:
             self._track(event)
         if waiting is not None:
@@ -232,6 +237,9 @@ class Emitter:
             form = self._forms[type(event)]
             self._source.put_closing(form.line, encode_event(event)[form.cut :])
 
+
+_QUIET: Final = frozenset({TextDelta, ThinkingDelta, ToolDelta})
+"""Deltas of blocks: they change no folded state (`ports.Chunk.quiet`)."""
 
 _TRACKED: Final = frozenset(
     str(type_.__struct_config__.tag)

@@ -11,11 +11,13 @@ The design that came nearest the limit when measured (research: 0.56 µs over th
   intent: waking everybody to test for room again would be a thundering herd.
 - Once an event is parked, everything parks behind it until the drain (`_room` is 0), so order needs no second look.
 
-Bounds: emitted minus accepted ≤ 2 × capacity + 8 × sources events, and 2 × `max_bytes` plus one event a parked emit.
+Bounds: emitted minus accepted ≤ 2 × capacity + 8 × sources events (plus what closes a block or call of a cancelled
+emitter), and 2 × `max_bytes` plus the parked events.
 """
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple
@@ -24,7 +26,7 @@ import anyio
 
 from agentstream.bus.encode import check_size
 from agentstream.clock import SYSTEM_CLOCK, Clock
-from agentstream.errors import AgentStreamError, EmitAfterEnd
+from agentstream.errors import AgentStreamError, EmitAfterEnd, InvalidInput
 from agentstream.ids import agent_of
 from agentstream.loops import Wake, current_loop
 from agentstream.order import Extra, Item, Lane, Reassembler, ReassemblerStatistics, Sequencer, line_form
@@ -35,7 +37,7 @@ __all__ = ("DEFAULT_CAPACITY", "MAX_BUS_BYTES", "BusStatistics", "Draft", "Merge
 DEFAULT_CAPACITY: Final = 256
 MAX_BUS_BYTES: Final = 4 * 1024 * 1024
 LIGHT_BYTES: Final = 4096
-"""Events up to this size are not weighed: 256 of them are 1 MiB, a quarter of the bound."""
+"""Events up to this size are not weighed: 256 of them are 1 MiB, a quarter of the bound. With more sources it is less."""
 
 MAX_PARKED: Final = 8
 """Parked events a source: tasks that share one emitter. The next one waits before it is numbered."""
@@ -55,15 +57,28 @@ class BusStatistics(NamedTuple):
 
 
 class Draft:
-    """An event from another thread: not numbered before the loop takes it."""
+    """An event that waits in line for its number: one of another thread, or the ninth of a source with eight parked.
 
-    __slots__ = ("done", "error", "extra", "form", "rest")
+    `hook` is called right before the event gets its number; what it raises goes to the emitter instead. `done` is called
+    when the event was taken or refused. Both are called on the loop's thread.
+    """
 
-    def __init__(self, form: bytes, rest: bytes, done: Callable[[], None], extra: Extra | None = None) -> None:
+    __slots__ = ("done", "error", "extra", "form", "hook", "rest")
+
+    def __init__(
+        self,
+        form: bytes,
+        rest: bytes,
+        done: Callable[[], None],
+        *,
+        extra: Extra | None = None,
+        hook: Callable[[], None] | None = None,
+    ) -> None:
         self.form = form
         self.rest = rest
         self.done = done
         self.extra = extra
+        self.hook = hook
         self.error: BaseException | None = None
 
 
@@ -86,15 +101,20 @@ class Source:
         """`agent_seq` of the newest numbered event."""
         return self._n
 
+    @property
+    def loop_thread(self) -> int:
+        """The identity of the loop's thread."""
+        return self._bus._thread
+
     def put(self, form: bytes, rest: bytes, extra: Extra | None = None) -> Awaitable[None] | None:
         """As `put_delta`, for everything else."""
         if self._slow:
             self._tidy()
-            if self._parked >= MAX_PARKED:
-                return self._put_later(form, rest, extra)
+            if self._slow:
+                return self._put_later(form, rest, extra, None)
         bus = self._bus
         bus.loud = True
-        if len(rest) > LIGHT_BYTES:
+        if len(rest) > bus._light:
             bus._weigh(rest)
         n = self._n = self._n + 1
         item = (self._lane, n, form, rest, extra)
@@ -116,10 +136,10 @@ class Source:
         """
         if self._slow:
             self._tidy()
-            if self._parked >= MAX_PARKED:
-                return self._put_later(form, rest, None)
+            if self._slow:
+                return self._put_later(form, rest, None, None)
         bus = self._bus
-        if len(rest) > LIGHT_BYTES:
+        if len(rest) > bus._light:
             bus._weigh(rest)
         n = self._n = self._n + 1
         buffer = bus._buffer
@@ -130,10 +150,29 @@ class Source:
             return None
         return self._park((self._lane, n, form, rest, None))
 
+    def put_with(
+        self, hook: Callable[[], None], form: bytes, rest: bytes, extra: Extra | None = None
+    ) -> Awaitable[None] | None:
+        """As `put`, with something that must happen exactly if and when the event gets its number.
+
+        Raises:
+            What `hook` raises, here or at the wait: then nothing was numbered.
+        """
+        if self._slow:
+            self._tidy()
+            if self._slow:
+                return self._put_later(form, rest, extra, hook)
+        check_size(rest, "the event")
+        hook()
+        return self.put(form, rest, extra)
+
+    def weigh(self, beside: bytes) -> None:
+        """Count what travels beside an event against the bound of bytes."""
+        self._bus._heavy += len(beside)
+
     def check(self) -> None:
         """Raise what made the bus fail, if it did."""
-        if self._bus._failure is not None:
-            raise self._bus._failure
+        self._bus._check_failure()
 
     def put_closing(self, form: bytes, rest: bytes) -> Awaitable[None] | None:
         """As `put`, for an event that closes something: it never waits for its number, so that a cancelled emitter can
@@ -147,7 +186,8 @@ class Source:
             return self.put(form, rest)
         finally:
             self._parked += parked - min(parked, MAX_PARKED - 1)
-            self._slow = bool(self._inbox) or self._parked >= MAX_PARKED
+            if self._inbox or self._parked >= MAX_PARKED:
+                self._slow = True
 
     async def flush(self) -> None:
         """Return once everything that this source handed in was accepted by the log.
@@ -160,11 +200,16 @@ class Source:
         await self._bus.flush()
 
     async def settle(self) -> None:
-        """Return once no event of this source is parked or in a thread's hand: what others emit next comes after them."""
-        while self._closed is None and (self._inbox or self._parked):
-            self._take_inbox()
-            if self._parked:
-                await self._bus._next_append()
+        """Return once what was handed in until now is numbered, and accepted where it was parked: what others emit next
+        comes after it. Tasks that go on emitting meanwhile do not prolong the wait."""
+        if not self._inbox and not self._parked:
+            return
+        self._take_inbox()
+        newest = self._inbox[-1] if self._inbox else None
+        while newest is not None and newest in self._inbox:
+            await self._bus._next_append()
+        if self._parked:
+            await self._bus.flush()
 
     def hand_over(self, draft: Draft) -> None:
         """From any thread: leave an event to be taken at the next turn of the loop; `draft.done` is called then.
@@ -172,12 +217,14 @@ class Source:
         Raises:
             EmitAfterEnd: the source, the bus or the loop has ended.
         """
-        if self._closed is not None:
-            raise EmitAfterEnd(self._closed.detail)
         self._inbox.append(draft)
         self._slow = True
-        if not self._bus._loop.call_soon(self._take_inbox):
-            raise EmitAfterEnd("the event loop has ended")
+        # `close` sets its mark and then empties the inbox; here it is the other way round, so no draft is left behind.
+        reason = self._closed
+        if reason is None and not self._bus._loop.call_soon(self._take_inbox):
+            reason = EmitAfterEnd("the event loop has ended: this event was not accepted")
+        if reason is not None and self._withdraw(draft):
+            raise EmitAfterEnd(reason.detail)
 
     def close(self, reason: AgentStreamError) -> None:
         """Refuse everything from now on with `reason`; threads that wait are let go with it."""
@@ -195,13 +242,12 @@ class Source:
         if self._closed is not None:
             raise EmitAfterEnd(self._closed.detail) from self._closed
         self._take_inbox()
-        self._slow = self._parked >= MAX_PARKED
 
     def _take_inbox(self) -> None:
-        """Number what threads left, oldest first, as far as parking goes; the rest is taken after the next drain."""
+        """Number what waits in line, oldest first, as far as parking goes; the rest is taken after the next append."""
         if self._closed is not None:
             return
-        self._slow = False
+        self._slow = False  # a thread may set it again at any time from here on: it is never cleared below
         while self._inbox and self._parked < MAX_PARKED:
             draft = self._inbox.popleft()
             try:
@@ -210,13 +256,24 @@ class Source:
                 draft.error = error
                 draft.done()
         if self._inbox:
+            self._bus._crowded[self] = None
+        if self._inbox or self._parked >= MAX_PARKED:
             self._slow = True
-            self._bus._crowded.add(self)
+
+    def _withdraw(self, draft: Draft) -> bool:
+        """Take a draft out of the line; False if it was taken or refused already."""
+        try:
+            self._inbox.remove(draft)
+        except ValueError:
+            return False
+        return True
 
     def _put_draft(self, draft: Draft) -> None:
         bus = self._bus
-        bus.loud = True
         bus._weigh(draft.rest)
+        if draft.hook is not None:
+            draft.hook()
+        bus.loud = True
         n = self._n = self._n + 1
         item = (self._lane, n, draft.form, draft.rest, draft.extra)
         bus._drafts.append(draft)
@@ -235,12 +292,23 @@ class Source:
         bus._parkers.append(self)
         return wake
 
-    async def _put_later(self, form: bytes, rest: bytes, extra: Extra | None) -> None:
-        while self._parked >= MAX_PARKED and self._closed is None:
-            await self._bus._next_append()
-        waiting = self.put(form, rest, extra)
-        if waiting is not None:
-            await waiting
+    async def _put_later(
+        self, form: bytes, rest: bytes, extra: Extra | None, hook: Callable[[], None] | None
+    ) -> None:
+        """Wait in line with the threads, so that nobody starves; who is cancelled before the number has not emitted."""
+        wake = self._bus._loop.wake()
+        draft = Draft(form, rest, wake.set, extra=extra, hook=hook)
+        if self._closed is not None:
+            raise EmitAfterEnd(self._closed.detail)
+        self._inbox.append(draft)
+        self._take_inbox()
+        try:
+            await wake
+        except BaseException:
+            self._withdraw(draft)
+            raise
+        if draft.error is not None:
+            raise draft.error.with_traceback(None)
 
 
 class MergeBus:
@@ -265,8 +333,10 @@ class MergeBus:
         self._append = append
         self._capacity = self._room = capacity
         self._max_bytes = max_bytes
+        self._light = 0
         self._clock = clock
         self._loop = current_loop()
+        self._thread = threading.get_ident()
         self._reassembler = reassembler or Reassembler()
         self._sequencer = Sequencer(last)
         self._buffer: list[Item] = []
@@ -278,24 +348,35 @@ class MergeBus:
         self._drafts: list[Draft] = []  # told at the next drain
         self._appended: list[Wake] = []  # set after the next append
         self._parkers: list[Source] = []
-        self._crowded: set[Source] = set()  # sources whose inbox waits for a drain
+        self._crowded: dict[Source, None] = {}  # sources with drafts that wait for the next append
         self._sources: set[Source] = set()
         self._flushers: deque[tuple[int, Wake]] = deque()
         self._taken = self._accepted = self._appends = 0
         self._closing = False
         self._failure: AgentStreamError | None = None
+        self._widen()
 
     def source(self, inv: str) -> Source:
         """The place where events of `inv` enter; `""` for run-level events.
 
         Raises:
-            EmitAfterEnd: the bus was closed.
+            EmitAfterEnd: the bus was closed. InvalidInput: events of `inv` come in through `offer`.
         """
         self._check_open()
-        source = Source(self, self._reassembler.lane(inv))
+        lane = self._reassembler.lane(inv)
+        if lane.remote:
+            raise InvalidInput(f"events of {inv} come from elsewhere: give this emitter another name")
+        source = Source(self, lane)
         self._sources.add(source)
-        self._capacity = max(self._capacity, len(self._sources))
+        if len(self._sources) > self._capacity:
+            self._capacity = len(self._sources)
+            self._widen()
         return source
+
+    def _widen(self) -> None:
+        # Light events together weigh at most a quarter of the bound; the heavy ones have the rest.
+        self._light = min(LIGHT_BYTES, self._max_bytes // (4 * self._capacity))
+        self._heaviest = self._max_bytes - self._capacity * self._light
 
     def offer(self, item: Item) -> Awaitable[None] | None:
         """Hand in an item whose lane and number come from elsewhere (at-least-once; the reassembler decides)."""
@@ -309,8 +390,15 @@ class MergeBus:
         return self._park(item)
 
     def remote_lane(self, inv: str) -> Lane:
-        """The lane of an invocation whose events come in through `offer`."""
-        return self._reassembler.lane(inv, remote=True)
+        """The lane of an invocation whose events come in through `offer`.
+
+        Raises:
+            InvalidInput: `inv` is an invocation of this process.
+        """
+        lane = self._reassembler.lane(inv, remote=True)
+        if not lane.remote:
+            raise InvalidInput(f"{inv} is an invocation of this process: its events cannot come from elsewhere too")
+        return lane
 
     async def flush(self) -> None:
         """Return once everything handed in until now was taken through the reassembler and accepted.
@@ -323,8 +411,8 @@ class MergeBus:
             wake = self._loop.wake()
             self._flushers.append((target, wake))
             await wake
-        if target > self._accepted and self._failure is not None:
-            raise self._failure
+        if target > self._accepted:
+            self._check_failure()
 
     def close(self) -> None:
         """Take no more events; `drain` returns when those handed in are accepted."""
@@ -344,9 +432,9 @@ class MergeBus:
         except AgentStreamError as error:
             self._fail(error)
             raise
-        finally:
-            if self._failure is None:
-                self._fail(EmitAfterEnd("the bus has ended: this event was not accepted"))
+        except BaseException:
+            self._fail(EmitAfterEnd("the bus has ended: this event was not accepted"))
+            raise
 
     def statistics(self) -> BusStatistics:
         """Plain counters; free to call."""
@@ -375,7 +463,7 @@ class MergeBus:
                     self._wake = loop.wake()
                     await self._wait()
                 continue
-            await self._pass_on(self._take())
+            await self._pass_on(*self._take())
 
     async def _wait(self) -> None:
         wake, deadline = self._wake, self._reassembler.deadline
@@ -387,8 +475,10 @@ class MergeBus:
             await wake
         self._report_gaps()
 
-    def _take(self) -> list[Item]:
+    def _take(self) -> tuple[list[Item], bool]:
+        """Everything that waits, and whether it is nothing but deltas of blocks."""
         batch, self._buffer = self._buffer, []
+        quiet, self.loud = not self.loud, False
         if self._overflow:
             batch += self._overflow
             self._overflow = []
@@ -403,21 +493,16 @@ class MergeBus:
             drafts, self._drafts = self._drafts, []
             for draft in drafts:
                 draft.done()
-        if self._crowded:
-            crowded, self._crowded = self._crowded, set()
-            for source in crowded:
-                source._take_inbox()
-        return batch
+        return batch, quiet
 
-    async def _pass_on(self, batch: list[Item]) -> None:
+    async def _pass_on(self, batch: list[Item], quiet: bool) -> None:
         parkers, self._parkers = self._parkers, []
         reassembler = self._reassembler
         if reassembler.deadline is not None:
-            self.loud = True  # what was held may come out now, whatever it is
+            quiet = False  # what was held may come out now, whatever it is
         ready = reassembler.feed(batch, self._clock.monotonic())
         if reassembler.deadline is not None:
             self._report_gaps()
-        quiet, self.loud = not self.loud, False
         for chunk in self._sequencer.stamp(ready, self._clock.wall_ms(), quiet=quiet):
             await self._append(chunk)
             self._appends += 1
@@ -425,6 +510,10 @@ class MergeBus:
         # Only now: events in the hands of a hanging append still count against a source's eight.
         for source in parkers:
             source._parked -= 1
+        if self._crowded:
+            crowded, self._crowded = self._crowded, {}
+            for source in crowded:
+                source._take_inbox()
         if self._appended:
             appended, self._appended = self._appended, []
             for wake in appended:
@@ -448,8 +537,7 @@ class MergeBus:
         wake = self._loop.wake()
         self._appended.append(wake)
         await wake
-        if self._failure is not None:
-            raise self._failure
+        self._check_failure()
 
     def _park(self, item: Item) -> Wake:
         self._room = 0  # everything that comes before the next drain stays behind this event
@@ -467,7 +555,7 @@ class MergeBus:
         """
         check_size(rest, "the event")
         self._heavy += len(rest)
-        if self._heavy >= self._max_bytes:
+        if self._heavy >= self._heaviest:
             self._room = 0
 
     def _ring(self) -> None:
@@ -475,9 +563,12 @@ class MergeBus:
             wake, self._wake = self._wake, None
             wake.set()
 
-    def _check_open(self) -> None:
+    def _check_failure(self) -> None:
         if self._failure is not None:
-            raise self._failure
+            raise self._failure.with_traceback(None)  # one instance for all: their frames would pile up in it
+
+    def _check_open(self) -> None:
+        self._check_failure()
         if self._closing:
             raise EmitAfterEnd("the run has ended: this event was not accepted")
 

@@ -11,6 +11,7 @@ error or a log line from here.
 from __future__ import annotations
 
 import email.utils
+import importlib
 import logging
 import math
 import re
@@ -18,12 +19,11 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC
-from types import TracebackType
-from typing import Final, Self
+from types import ModuleType, TracebackType
+from typing import TYPE_CHECKING, Final, Self, cast
 from urllib.parse import urlsplit
 
 import anyio
-import httpx
 import msgspec
 
 from agentstream.errors import (
@@ -39,6 +39,9 @@ from agentstream.llm import openai_chat
 from agentstream.llm.contract import LLMStream
 from agentstream.llm.messages import Assembly, Delta, LLMRequest, LLMResult
 
+if TYPE_CHECKING:
+    import httpx
+
 _log = logging.getLogger(__name__)
 
 __all__ = ("MAX_ANSWER_BYTES", "HttpLLM", "Timeouts", "retry_after")
@@ -48,6 +51,7 @@ MAX_ANSWER_BYTES: Final = 64 << 20
 
 _MAX_REFUSAL_BYTES: Final = 64 << 10
 _CLOSE_S: Final = 1.0
+_CLOSE_READS: Final = 16
 _DRAIN_S: Final = 0.2
 # The last three are the network's own, which some versions let through.
 _NETWORK_ERRORS: Final = {"TransportError", "StreamError", "OSError", "ClosedResourceError", "BrokenResourceError"}
@@ -115,6 +119,9 @@ class HttpLLM:
         self._limit_field = "max_completion_tokens" if host == _OPENAI else "max_tokens"
         self._given = http
         self._own: httpx.AsyncClient | None = None
+        # Not at the top: importing httpx takes longer than all of ours, draws in rich and click where they are
+        # installed, and is for nothing where another client was handed in or no model is configured.
+        self._library: ModuleType | None = importlib.import_module("httpx") if http is None else None
 
     def __repr__(self) -> str:
         return f"HttpLLM(name={self.name!r}, base_url={self._base_url!r}, model={self.model!r})"
@@ -146,9 +153,10 @@ class HttpLLM:
         if self._given is not None:
             return self._given
         if self._own is None:
+            assert self._library is not None
             # Connections are kept for a minute: an agent's next request often comes after a tool that took seconds.
-            limits = httpx.Limits(max_connections=1000, max_keepalive_connections=100, keepalive_expiry=60.0)
-            self._own = httpx.AsyncClient(limits=limits, follow_redirects=False)
+            limits = self._library.Limits(max_connections=1000, max_keepalive_connections=100, keepalive_expiry=60.0)
+            self._own = cast("httpx.AsyncClient", self._library.AsyncClient(limits=limits, follow_redirects=False))
         return self._own
 
 
@@ -256,10 +264,14 @@ class _Exchange:
         self._over = True  # unless this ends well
         with anyio.CancelScope(deadline=self._deadline) as scope:
             data = await self._next_piece()
-        if scope.cancelled_caught:
+        deltas: list[Delta] = []
+        if not scope.cancelled_caught:
+            deltas = self._parser.end() if data is None else self._parser.feed(data)
+        # A server that sends comments without a pause can keep asyncio from delivering the cancellation.
+        late = not deltas and self._parser.error is None and anyio.current_time() > self._deadline
+        if scope.cancelled_caught or late:
             limit = "between two pieces" if self._begun else "for the first token"
             raise LLMTimeout(f"no answer within the limit {limit}", provider=self._provider)
-        deltas = self._parser.end() if data is None else self._parser.feed(data)
         self._received += len(data or b"")
         if self._received > MAX_ANSWER_BYTES:
             raise LLMParseError("the answer is longer than any answer should be", provider=self._provider)
@@ -333,11 +345,13 @@ class _Exchange:
             return
         with anyio.move_on_after(_CLOSE_S, shield=True):
             try:
-                # The library's generators end in order only from inside: a cancelled read unwinds all of them.
+                # The library's generators end in order only from inside: a cancelled read unwinds all of them. A server
+                # that writes without a pause can keep asyncio from delivering the cancellation, hence the bound.
                 with anyio.CancelScope() as scope:
                     scope.cancel()
-                    while await self._next_piece() is not None:
-                        pass
+                    for _ in range(_CLOSE_READS):
+                        if await self._next_piece() is None:
+                            break
                 await response.aclose()
             except Exception as error:
                 if self._translated(error) is None:  # else: how a connection breaks that is being closed is nobody's

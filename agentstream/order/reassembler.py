@@ -8,11 +8,11 @@ Rules (P3, P4 of the design):
 
 1. An item whose `n` is the next of its lane is ready. For lanes of this process that is one comparison an event.
 2. Below the next: a duplicate, dropped. The memory of what was seen is one number a lane and epoch (a high-water mark).
-3. Above the next: held, at most `window` a lane. A full window, or a gap older than `gap_timeout`, closes the lane: the
-   caller gets a `Gap`, everything later of that lane is refused.
+3. Above the next: held, at most `window` a lane. A full window that the missing item does not empty, or a gap older than
+   `gap_timeout`, closes the lane: the caller gets a `Gap`, everything later of that lane is refused.
 4. A lower epoch than the lane's is stale and refused; a higher one starts the lane anew at 1.
-5. `after` names items of other lanes that must have been ready before. A closed or unknown-and-closed lane counts as
-   met. Waiting for `after` counts as a gap for rule 3, so that a cycle or a lost cause cannot wait for ever.
+5. `after` names items of other lanes that must have been ready before. A closed lane counts as met. Waiting for `after`
+   counts as a gap for rule 3, so that a cycle or a lost cause cannot wait for ever.
 
 Bounds: O(lanes) numbers, and at most `window` held items a remote lane. Time: O(1) an item in order.
 """
@@ -39,7 +39,7 @@ class Lane:
     """The place of one invocation. `next` is compared with an item's `n` on the fast path; it is -1 for lanes whose
     items come from elsewhere or need a closer look, so that one comparison decides both questions."""
 
-    __slots__ = ("closed", "epoch", "expected", "held", "inv", "next", "since")
+    __slots__ = ("closed", "epoch", "expected", "full", "held", "inv", "next", "since")
 
     def __init__(self, inv: str, *, remote: bool = False) -> None:
         self.inv = inv
@@ -47,8 +47,14 @@ class Lane:
         self.expected = 1
         self.epoch = 0
         self.closed = False
+        self.full = False  # an item was refused for want of room: the lane has a hole, whatever comes now
         self.held: dict[int, Item] = {}
         self.since = 0.0
+
+    @property
+    def remote(self) -> bool:
+        """Whether its items come from elsewhere."""
+        return self.next == _REMOTE
 
     @property
     def passed(self) -> int:
@@ -138,24 +144,28 @@ class Reassembler:
         return self._feed_closely(batch, len(batch), now) if self._waiting else batch
 
     def tick(self, now: float) -> list[Gap]:
-        """Close every lane that has waited longer than `gap_timeout`, or whose window is full."""
+        """Close every lane that has waited longer than `gap_timeout`, or whose window is full.
+
+        What waited for a closed lane only is ready at the next `feed`, be it an empty one.
+        """
         gaps = []
-        for lane in list(self._waiting.values()):
-            if len(lane.held) >= self._window:
+        # Lost items before lost causes: a cause that is given up here is no reason to give up its effects too.
+        for lane in sorted(self._waiting.values(), key=lambda lane: lane.expected in lane.held):
+            head = lane.held.get(lane.expected)
+            if lane.full or len(lane.held) >= self._window:
                 gaps.append(self._close(lane, "window full"))
-            elif now - lane.since >= self._gap_timeout:
+            elif now - lane.since >= self._gap_timeout and (head is None or not self._met(head[4])):
                 gaps.append(self._close(lane, "timeout"))
         return gaps
 
     def close(self, inv: str) -> None:
         """The invocation has ended: refuse its later items and count it as met in every `after`."""
-        lane = self._lanes.get(inv)
-        if lane is not None:
-            self._refused += len(lane.held)
-            lane.held.clear()
-            lane.closed = True
-            lane.expected, lane.next = lane.passed + 1, _REMOTE
-            self._waiting.pop(inv, None)
+        lane = self.lane(inv, remote=True)
+        self._refused += len(lane.held)
+        lane.held.clear()
+        lane.closed = True
+        lane.expected, lane.next = lane.passed + 1, _REMOTE
+        self._waiting.pop(inv, None)
 
     @property
     def deadline(self) -> float | None:
@@ -181,38 +191,41 @@ class Reassembler:
             else:
                 self._look_closer(lane, item, now, ready)
         if self._waiting:
-            self._release(ready)
+            self._release(ready, now)
         return ready
 
     def _look_closer(self, lane: Lane, item: Item, now: float, ready: list[Item]) -> None:
         n, extra = item[1], item[4]
+        if lane.next != _REMOTE and n > lane.next:  # a lane of this process that is fed out of order after all
+            lane.expected, lane.next = lane.next, _REMOTE
         epoch = extra.epoch if extra is not None else lane.epoch
         if epoch > lane.epoch and not lane.closed:
             self._refused += len(lane.held)
             lane.held.clear()
-            lane.epoch, lane.expected = epoch, 1
+            lane.full = False
+            lane.epoch, lane.expected, lane.next = epoch, 1, _REMOTE
         if lane.closed or epoch < lane.epoch:
             self._refused += lane.closed
             self._stale += not lane.closed
         elif n <= lane.passed or n in lane.held:
             self._duplicates += 1
-        elif n == lane.expected and not lane.held and self._met(extra):
+        elif n == lane.expected and not lane.full and self._met(extra):
             lane.expected = n + 1
             ready.append(item)
+            if lane.held:
+                self._advance(lane, now, ready, moved=True)
         elif len(lane.held) >= self._window:
-            self._refused += 1  # the next `tick` closes the lane
+            self._refused += 1
+            lane.full = True  # the next `tick` closes the lane
         else:
             if not lane.held:
                 lane.since = now
                 self._waiting[lane.inv] = lane
             lane.held[n] = item
-            if lane.expected in lane.held:
-                self._advance(lane, now, ready)
 
-    def _advance(self, lane: Lane, now: float, ready: list[Item]) -> None:
+    def _advance(self, lane: Lane, now: float, ready: list[Item], *, moved: bool = False) -> None:
         """Move what is in order and has its causes from `held` to `ready`."""
-        moved = False
-        while (item := lane.held.get(lane.expected)) is not None and self._met(item[4]):
+        while not lane.full and (item := lane.held.get(lane.expected)) is not None and self._met(item[4]):
             del lane.held[lane.expected]
             lane.expected += 1
             ready.append(item)
@@ -222,13 +235,13 @@ class Reassembler:
         elif moved:
             lane.since = now
 
-    def _release(self, ready: list[Item]) -> None:
+    def _release(self, ready: list[Item], now: float) -> None:
         """Try the waiting lanes again until none moves: one lane's progress may be another one's cause."""
         before = -1
         while before != len(ready):
             before = len(ready)
             for lane in list(self._waiting.values()):
-                self._advance(lane, lane.since, ready)
+                self._advance(lane, now, ready)
 
     def _met(self, extra: Extra | None) -> bool:
         if extra is None or not extra.after:

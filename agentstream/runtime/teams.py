@@ -26,7 +26,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, TypeAlias, TypeGuard
 
 from agentstream.agent import Team
 from agentstream.errors import DuplicateTeam, InvalidInput, UnknownTeam
@@ -36,7 +36,7 @@ __all__ = ("ENTRY_POINTS", "AnyTeam", "find_teams", "load_team", "load_teams")
 ENTRY_POINTS: Final = "agentstream.teams"
 """The entry-point group in which distributions offer teams by name."""
 
-AnyTeam: TypeAlias = Team[Any, Any]  # Any: what a team takes and gives is known only once it is loaded
+AnyTeam: TypeAlias = Team[Any, Any]  # Any: what a team takes and gives is not known before it is loaded
 
 _ATTRIBUTE: Final = "team"
 _FILE: Final = "team.py"
@@ -71,7 +71,8 @@ def load_teams(addresses: Sequence[str | Path]) -> list[AnyTeam]:
     places: dict[str, str] = {}
     for address in addresses:
         folder = Path(address).expanduser()
-        inner = find_teams(folder) if folder.is_dir() and _team_file(folder) is None else []
+        several = folder.is_dir() and _team_file(folder) is None
+        inner: list[str | Path] = [*find_teams(folder)] if several else []
         for place in inner or [address]:
             team = load_team(place)
             if teams.setdefault(team.name, team) is not team:
@@ -160,7 +161,7 @@ def _import(folder: Path, names: list[str], *, shown: str) -> ModuleType:
     importlib.invalidate_caches()  # the folder may be seconds old
     try:
         return importlib.import_module(name)
-    except Exception as error:  # noqa: BLE001  # a user's module may raise anything; it is told with its place
+    except Exception as error:  # a user's module may raise anything; it is told with its place
         raise InvalidInput(f"{shown} could not be loaded: {_told(error, folder)}") from error
 
 
@@ -192,7 +193,7 @@ def _from_module(name: str, attribute: str) -> AnyTeam:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             raise UnknownTeam(f"there is no module {name}; for a file write {name.replace('.', '/')}.py") from None
         raise InvalidInput(f"{name} could not be loaded: {error}") from error
-    except Exception as error:  # noqa: BLE001  # a user's module may raise anything; it is told with its place
+    except Exception as error:  # a user's module may raise anything; it is told with its place
         raise InvalidInput(f"{name} could not be loaded: {type(error).__name__}: {error}") from error
     return _team_of(module, attribute, name)
 
@@ -206,7 +207,7 @@ def _from_entry_point(name: str) -> AnyTeam:
         raise UnknownTeam(f"there is no team {name!r} ({hint}); for one of your own give its folder, as ./{name}")
     try:
         loaded = found[0].load()
-    except Exception as error:  # noqa: BLE001  # a distribution's module may raise anything; it is told
+    except Exception as error:  # a distribution's module may raise anything; it is told
         raise InvalidInput(
             f"the installed team {name!r} could not be loaded: {type(error).__name__}: {error}"
         ) from error
@@ -222,6 +223,10 @@ def _team_of(module: ModuleType, attribute: str, where: str) -> AnyTeam:
 
 
 def _checked(value: object, where: str) -> AnyTeam:
-    if isinstance(value, Team):
-        return cast("AnyTeam", value)
+    if _is_team(value):
+        return value
     raise InvalidInput(f"{where} is of type {type(value).__name__}, not Team: write Team(name, agent)")
+
+
+def _is_team(value: object) -> TypeGuard[AnyTeam]:
+    return isinstance(value, Team)

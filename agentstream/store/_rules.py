@@ -53,6 +53,7 @@ __all__ = (
     "run_gone",
     "run_reused",
     "run_unknown",
+    "same_chunk",
     "size_of",
     "stale_ack",
     "still_running",
@@ -229,6 +230,17 @@ def check_letter(key: str, body: bytes) -> None:
 def mailbox_full(limits: Limits) -> Overloaded:
     """What a mailbox that holds `max_letters` answers."""
     return Overloaded(f"at most {limits.max_letters} letters can be left for one run")
+
+
+def same_chunk(one: Chunk, other: Chunk) -> bool:
+    """Whether both are the same to the log; `quiet` is the writer's own business."""
+    return (one.first, one.last, one.ends, one.lines, one.private) == (
+        other.first,
+        other.last,
+        other.ends,
+        other.lines,
+        other.private,
+    )
 
 
 # --- who may append ---------------------------------------------------------------------------------------------------

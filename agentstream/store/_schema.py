@@ -201,6 +201,8 @@ def connect(path: Path, level: str, *, write: bool) -> sqlite3.Connection:
             conn.execute("PRAGMA fullfsync = ON")
             conn.execute("PRAGMA checkpoint_fullfsync = ON")
             conn.execute("PRAGMA wal_autocheckpoint = 2000")
+            # Savepoints then keep their undo pages in memory: no temporary files, which a full disk would refuse.
+            conn.execute("PRAGMA temp_store = MEMORY")
             conn.execute(f"PRAGMA journal_size_limit = {64 * 1024 * 1024}")
             _make_schema(conn)
         else:

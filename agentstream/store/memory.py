@@ -85,7 +85,7 @@ class _Log:
         """Whether exactly this chunk stands in the log, written under this epoch."""
         at = bisect_left(self.lasts, chunk.first)
         writer = self.written[bisect_right(self.written, (chunk.first, 2**63)) - 1][1]
-        return self.chunks[at] == chunk and writer == epoch
+        return writer == epoch and rules.same_chunk(self.chunks[at], chunk)
 
     def row(self) -> RunRow:
         return RunRow(self.run, self.incarnation, self.status, self.last, self.facts, self.ended_at, self.size)
@@ -162,7 +162,7 @@ class MemoryStore:
                 raise rules.key_reused()
             return Created(known[1].run, known[1].incarnation, known[1].run == run)
         if (log := self._runs.get(run)) is not None:
-            if log.chunks[0] != first:
+            if not rules.same_chunk(log.chunks[0], first):
                 raise rules.run_reused()
             return Created(run, log.incarnation, True)
         if self._is_gone(run):

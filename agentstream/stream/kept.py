@@ -92,7 +92,10 @@ class StateKeeper:
 
         About 0.2 µs a delta; nothing is written and nothing awaited.
         """
-        self.state = fold(self.state, chunk.lines)
+        if chunk.quiet:
+            self.state = msgspec.structs.replace(self.state, seq=chunk.last)
+        else:
+            self.state = fold(self.state, chunk.lines)
         return (self.state.seq - self._kept >= KEEP_EVERY or bool(chunk.ends)) and not self._keeping
 
     async def keep(self) -> bool:

@@ -163,6 +163,8 @@ async def check_append_repeats(open: OpenStore) -> None:
             same(await store.append(run, epoch, 1, second), 3, "a repeated append answers as the first time")
             await store.append(run, epoch, 3, third)
             same(await store.append(run, epoch, 1, second), 3, "also when more have followed")
+            loud = msgspec.structs.replace(second, quiet=True)
+            same(await store.append(run, epoch, 1, loud), 3, "`quiet` is no part of what is kept")
         for other in (
             chunk(2, 2, tag="other", private=b"{}"),
             chunk(2, 2, private=b"[]"),

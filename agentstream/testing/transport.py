@@ -126,7 +126,8 @@ class _Exchange(httpx.AsyncByteStream):
         self._ended = anyio.Event()
         self._running = anyio.CancelScope()
         self._started = False
-        self._complete = False
+        self._complete = False  # the application gave its last body
+        self._taken = False  # the client took it
         self._failure: Exception | None = None
 
     # --- the application's side ---------------------------------------------------------------------------------------
@@ -137,6 +138,9 @@ class _Exchange(httpx.AsyncByteStream):
                 await self._app(self._scope, self._receive, self._send)
         except Exception as error:  # noqa: BLE001  # handed to the client, which is the test
             self._failure = error
+        except BaseException:  # the transport ends
+            self._take.close()
+            raise
         finally:
             self._ended.set()
             self._give.close()
@@ -179,16 +183,19 @@ class _Exchange(httpx.AsyncByteStream):
         raise httpx.ReadTimeout(f"the application sent nothing for {self._read_timeout} s")
 
     @override
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        while True:
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while not self._taken:
             try:
                 message = await self._next()
             except anyio.EndOfStream:
                 raise httpx.ReadError("the application ended its response in the middle") from self._failure
+            self._taken = not message.get("more_body", False)
             if message.get("body") and self._scope["method"] != "HEAD":
-                yield message["body"]
-            if not message.get("more_body", False):
-                return
+                return bytes(message["body"])
+        raise StopAsyncIteration
 
     @override
     async def aclose(self) -> None:
