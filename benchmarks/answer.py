@@ -1,12 +1,12 @@
 """CPU per event of the answer room against raw ASGI, over a real socket.
 
-What comes in: nothing (`python benchmarks/answer.py`; `--rounds`, `--events`). What goes out: a table and one line of JSON.
-It does not know runs or agents: the events are ready in a memory log, as for a reader that catches up.
+What comes in: nothing (`python benchmarks/answer.py`; `--rounds`, `--events`). What goes out: a table and one line of
+JSON. It does not know runs or agents: the events are ready in a memory log, as for a reader that catches up.
 
 Rows, each on uvicorn (httptools, uvloop) with one client in another process that reads and drops:
 
     raw       the frames, made before, in sends of 64 events: what a server can do at best
-    warm      our answer, uncoalesced, the frames shared with an earlier reader: the rule for all but a page's first reader
+    warm      our answer, uncoalesced, frames shared with an earlier reader: the rule for all but the first reader
     cold      the same with nothing shared: every page is framed
     coalesced our answer as it is by default, nothing shared
 
@@ -42,7 +42,8 @@ def lines(first: int, count: int, agents: int) -> bytes:
     for seq in range(first, first + count):
         inv = f"agent{seq % agents}.1"
         out.append(
-            b'{"seq":%d,"at":1789000000000,"type":"text.delta","agent":"%b","inv":"%b","agent_seq":%d,"block":"%b.1","text":"hello wo"}\n'
+            b'{"seq":%d,"at":1789000000000,"type":"text.delta","agent":"%b","inv":"%b","agent_seq":%d,'
+            b'"block":"%b.1","text":"hello wo"}\n'
             % (seq, inv[:-2].encode(), inv.encode(), seq // agents + 1, inv.encode())
         )
     return b"".join(out)
@@ -68,7 +69,7 @@ async def filled(events: int, chunk: int, agents: int) -> tuple[MemoryStore, byt
 def raw(pieces: list[bytes]) -> App:
     """An ASGI application that sends ready pieces."""
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
         headers = [(b"content-type", b"text/event-stream")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         for piece in pieces:
@@ -92,13 +93,6 @@ def drop(port: int, asks: Any) -> None:
                 size += len(data)
                 end = (end + data)[-5:]
         asks.send(size)
-
-
-class Server(uvicorn.Server):
-    """Ends with the benchmark."""
-
-    def install_signal_handlers(self) -> None:
-        """None."""
 
 
 async def measure(rounds: int, events: int, chunk: int, agents: int) -> dict[str, list[float]]:
@@ -151,15 +145,17 @@ def main() -> None:
     parser.add_argument("--chunk", type=int, default=64)
     parser.add_argument("--agents", type=int, default=16)
     args = parser.parse_args()
-    found = anyio.run(
-        measure, args.rounds, args.events, args.chunk, args.agents, backend_options={"use_uvloop": True}
-    )
+    found = anyio.run(measure, args.rounds, args.events, args.chunk, args.agents, backend_options={"use_uvloop": True})
     base = found["raw"]
     for name, values in found.items():
         ratio = statistics.median(value / other for value, other in zip(values, base, strict=True))
         print(f"{name:10} {statistics.median(values):7.3f} µs/event  {ratio:5.2f} x raw")
     ratio = statistics.median(warm / other for warm, other in zip(found["warm"], base, strict=True))
-    print(json.dumps({"id": "speed.answer", "ok": ratio <= 1.5, "figure": round(ratio, 3), "unit": "x raw", "n": args.events}))
+    print(
+        json.dumps(
+            {"id": "speed.answer", "ok": ratio <= 1.5, "figure": round(ratio, 3), "unit": "x raw", "n": args.events}
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ParamSpec, overload
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, overload
 
 import anyio
 from typing_extensions import TypeVar
@@ -17,7 +17,7 @@ from agentstream.agent import generation, tool_calls
 from agentstream.agent.engine import Call, Engine, File
 from agentstream.agent.keys import Keys, code_version
 from agentstream.bus import Document, Emitter, Keeper, Source
-from agentstream.errors import AgentFailedError, AgentStreamError
+from agentstream.errors import AgentFailedError, AgentStreamError, EmitAfterEnd, InvalidInput, StoreError
 from agentstream.events import Json, StepFailed, StepFinished, StepStarted
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from agentstream.llm import LLM
 
 __all__ = ("Context", "safe_failure")
+
+_MAX_MESSAGE: Final = 4000
+"""Characters of a failure's message: however long it is, the event that ends an invocation must fit."""
 
 I = TypeVar("I")  # noqa: E741
 O = TypeVar("O")  # noqa: E741
@@ -117,13 +120,13 @@ class Context(Emitter):
         Raises:
             AgentFailedError: it failed; catch it to go on without.
         """
-        key = self.keys.current.next(agent.name, task)
+        key = self._key(agent, task)
         await self._source.settle()
         return await self._engine.call(self, agent, task, key)
 
     async def start(self, agent: Agent[I, O], task: I) -> Call[O]:
         """Start another agent beside this one. What is still open when this agent returns is awaited."""
-        key = self.keys.current.next(agent.name, task)
+        key = self._key(agent, task)
         await self._source.settle()
         return await self._engine.begin(self, agent, task, key)
 
@@ -131,15 +134,17 @@ class Context(Emitter):
         """Run `agent` on every task at once, at most `limit` at a time; results in the order of the tasks.
 
         Raises:
-            AgentFailedError: the first that failed; the others are stopped.
+            AgentFailedError: the first that failed; the others are stopped. InvalidInput: a limit below 1.
         """
+        if limit is not None and limit < 1:
+            raise InvalidInput("limit is how many run at once, at least 1; without it all do")
         todo = list(tasks)
         # Keys are given out in the order of the tasks, before anything runs: arrival must not decide.
-        keys = [self.keys.current.next(agent.name, task) for task in todo]
+        keys = [self._key(agent, task) for task in todo]
         await self._source.settle()
         results: dict[int, O] = {}
         failures: list[Exception] = []
-        limiter = anyio.CapacityLimiter(limit or max(1, len(todo)))
+        limiter = anyio.CapacityLimiter(limit if limit is not None else max(1, len(todo)))
 
         async def one(index: int) -> None:
             async with limiter:
@@ -155,6 +160,11 @@ class Context(Emitter):
         if failures:
             raise failures[0]
         return [results[index] for index in range(len(todo))]
+
+    def _key(self, agent: Agent[Any, Any], task: object) -> str:
+        if not isinstance(getattr(agent, "name", None), str):
+            raise InvalidInput(f"an agent is expected, not {type(agent).__name__}; make one of a function with as_agent")
+        return self.keys.current.next(agent.name, task)
 
     # --- recorded work ------------------------------------------------------------------------------------------------
     @overload
@@ -195,18 +205,20 @@ class Context(Emitter):
         try:
             await self.emit(StepStarted(step, name=name, key=step_key, version=version or code_version(fn)))
             await self.flush()  # accepted before the function runs: each attempt is visible before it acts (P11)
-            try:
-                with self.keys.within(step_key):
-                    result = fn(*args)
-                    if inspect.isawaitable(result):
-                        result = await result
-            except Exception as error:
-                code, message = safe_failure(error)
-                await self.emit(StepFailed(step, code=code, message=message))
-                raise
+            with self.keys.within(step_key):
+                result = fn(*args)
+                if inspect.isawaitable(result):
+                    result = await result
             await self.record(StepFinished(step), result)
             await self.flush()
+        except (StoreError, EmitAfterEnd):  # the log takes nothing more
+            raise
+        except Exception as error:
+            code, message = safe_failure(error)
+            await self.emit(StepFailed(step, code=code, message=message))
+            raise
         finally:
+            self.close_one(step)  # if it still is open: its caller was cancelled
             self._engine.step_ended()
         return result
 
@@ -260,7 +272,7 @@ def safe_failure(error: BaseException) -> tuple[str, str]:
     """The code and the message of a failure as everybody may see it: our own errors say what they say, of a user's
     exception only the class is told; the rest is in the process's log."""
     if isinstance(error, AgentFailedError):
-        return error.failure, error.message
+        return error.failure, str(error.message)[:_MAX_MESSAGE]
     if isinstance(error, AgentStreamError):
-        return error.code, error.detail
+        return error.code, str(error.detail)[:_MAX_MESSAGE]
     return "agent_error", f"{type(error).__name__} was raised; the log of the process has the cause"

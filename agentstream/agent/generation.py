@@ -20,7 +20,6 @@ import anyio
 import msgspec
 from typing_extensions import TypeVar
 
-from agentstream.agent.retry import wait_after
 from agentstream.agent.schema import DoesNotFit, Shape
 from agentstream.agent.tool_calls import ToolHost, call_named
 from agentstream.agent.tools import Tool
@@ -39,6 +38,7 @@ from agentstream.llm.messages import (
     ToolCallPart,
     ToolSpec,
 )
+from agentstream.policy import wait_after
 from agentstream.wire.text import pieces
 
 __all__ = (

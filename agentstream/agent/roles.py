@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Annotated, Final, Generic, Literal, TypeAlias
+from typing import Final, Generic, Literal, TypeAlias
 
 import pydantic
 from pydantic.json_schema import SkipJsonSchema
@@ -74,10 +74,10 @@ class Step(pydantic.BaseModel):
     instructions: str = ""
     needs: list[str] = pydantic.Field(default_factory=list)
     details: dict[str, Json] = pydantic.Field(default_factory=dict)
-    task: Annotated[str, SkipJsonSchema()] = ""
-    attempt: Annotated[int, SkipJsonSchema()] = 1
-    feedback: Annotated[str, SkipJsonSchema()] = ""
-    results: Annotated[dict[str, Json], SkipJsonSchema()] = pydantic.Field(default_factory=dict)
+    task: SkipJsonSchema[str] = ""
+    attempt: SkipJsonSchema[int] = 1
+    feedback: SkipJsonSchema[str] = ""
+    results: SkipJsonSchema[dict[str, Json]] = pydantic.Field(default_factory=dict)
 
 
 class Plan(pydantic.BaseModel):
@@ -97,7 +97,7 @@ class Plan(pydantic.BaseModel):
         needs = {step.id: set(step.needs) for step in self.steps}
         if len(needs) < len(self.steps):
             raise ValueError("two steps have one id")
-        unknown = sorted(set().union(*needs.values()) - needs.keys()) if needs else []
+        unknown = sorted({need for step in self.steps for need in step.needs} - needs.keys())
         if unknown:
             raise ValueError(f"a step needs {unknown[0]!r}, which is no step of this plan")
         while needs:

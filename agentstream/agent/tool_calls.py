@@ -21,7 +21,6 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from agentstream.agent.keys import Keys
-from agentstream.agent.retry import backoff
 from agentstream.agent.schema import DoesNotFit, jsonable
 from agentstream.agent.tools import AsyncTool, Tool, ToolContext, ToolEmitter, running
 from agentstream.bus import encode_value
@@ -29,6 +28,7 @@ from agentstream.errors import AgentStreamError, EmitAfterEnd, InvalidInput, Sto
 from agentstream.events import Event, Json, ToolCalled, ToolFailed, ToolFinished, ToolProgress, ToolStarted
 from agentstream.llm.messages import Message, ToolCall
 from agentstream.loops import current_loop
+from agentstream.policy import backoff
 
 __all__ = ("MAX_MODEL_CHARS", "MAX_SHOWN_BYTES", "ToolHost", "call_named", "call_tool")
 

@@ -12,10 +12,12 @@ from agentstream.answer.events import EventStreamAnswer
 from agentstream.answer.frames import FrameCache
 from agentstream.answer.frameworks import Request, Response, as_response
 from agentstream.answer.problem import Problem, ProblemAnswer, problem_of
+from agentstream.answer.request import Asked, read_request
 
 __all__ = (
     "ASGIApp",
     "AnswerOptions",
+    "Asked",
     "DrainSwitch",
     "EventStreamAnswer",
     "FrameCache",
@@ -31,5 +33,6 @@ __all__ = (
     "as_response",
     "header",
     "problem_of",
+    "read_request",
     "send_whole",
 )

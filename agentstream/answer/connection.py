@@ -29,7 +29,7 @@ from agentstream.answer.frames import Framer, Pieces
 from agentstream.errors import AgentStreamError
 from agentstream.events import Reset
 from agentstream.loops import Wake, current_loop
-from agentstream.stream import LogReader
+from agentstream.stream import LogReader, Page
 
 __all__ = ("AnswerOptions", "Connection", "Ending", "retry_later")
 
@@ -130,7 +130,7 @@ class Connection:
             with self._reading:
                 await self._pump(start, opening)
             if self._cut is not None:
-                await self._push(retry_later())
+                await self._give({"type": "http.response.body", "body": retry_later(), "more_body": True})
             else:
                 await self._give({"type": "http.response.body", "body": b"", "more_body": False})
                 self._ending = "done"
@@ -141,31 +141,33 @@ class Connection:
         """Return after the terminal event, or between two pages once `_cut` is set."""
         await self._give(start)
         for piece in opening:
-            await self._push(piece)
+            await self._give({"type": "http.response.body", "body": piece, "more_body": True})
         while self._cut is None:
-            self._waiting = True
-            try:
-                page = await self._reader.next(_PAGE_BYTES)
-            except AgentStreamError:
-                # The store is away, or the run was deleted: the next request gets that as its answer.
-                self._cut = "store"
-                return
-            finally:
-                self._waiting = False
-            if page is None or self._cut is not None:
+            page = self._reader.ready(_PAGE_BYTES) or await self._wait()
+            if page is None:
                 return
             if isinstance(page, Reset):
                 pieces = self._framer.notice(self._reader, page)
             else:
                 pieces = self._framer.page(self._reader, page)
             for piece in pieces:
-                await self._push(piece)
+                await self._give({"type": "http.response.body", "body": piece, "more_body": True})
+                await self._turn()
             if not pieces:
                 await self._turn()
 
-    async def _push(self, piece: bytes) -> None:
-        await self._give({"type": "http.response.body", "body": piece, "more_body": True})
-        await self._turn()
+    async def _wait(self) -> Page | Reset | None:
+        """What follows, as soon as there is anything; None if nothing follows or `_cut` is set."""
+        self._waiting = True
+        try:
+            page = await self._reader.next(_PAGE_BYTES)
+        except AgentStreamError:
+            # The store is away, or the run was deleted: the next request gets that as its answer.
+            self._cut = "store"
+            return None
+        finally:
+            self._waiting = False
+        return page if self._cut is None else None
 
     async def _give(self, message: Message) -> None:
         if self._beating is not None:
@@ -192,22 +194,27 @@ class Connection:
 
     # --- guard --------------------------------------------------------------------------------------------------------
     async def _guard(self) -> None:
-        options = self._options
+        timeout = self._options.send_timeout
         silence = self._next_silence()
         while True:
-            due = self._since + (options.send_timeout if self._sending else silence)
-            # No longer than a send may take: so a send that begins meanwhile is looked at before its time is up.
-            left = min(due - self._time(), options.send_timeout)
-            if left > 0:
-                await anyio.sleep(left)
-            elif self._sending:
+            now = self._time()
+            stall, beat = self._since + timeout, self._since + silence
+            if self._sending and now >= stall:
                 self._stall()
                 return
+            if self._sending:
+                # The send may end any moment; the silence counts from its beginning then.
+                until = min(stall, beat) if now < beat else stall
+            elif now < beat:
+                # A send may begin any moment; it is looked at before its time is up.
+                until = min(beat, now + timeout)
             else:
                 if self._waiting:
                     await self._beat()
                 silence = self._next_silence()
                 self._since = self._time()
+                continue
+            await anyio.sleep(until - now)
 
     async def _beat(self) -> None:
         """Send a heartbeat. The pump waits for its end before it sends, so it never lands inside a frame."""

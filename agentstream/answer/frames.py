@@ -9,7 +9,7 @@ next reader costs a look-up. Views with filters are nearly always one reader's o
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from itertools import chain
 from typing import Final, TypeAlias
 
 from agentstream import wire
@@ -18,7 +18,7 @@ from agentstream.events import Reset, UpToDate
 from agentstream.ids import Cursor
 from agentstream.stream import LogReader, Page, View
 
-__all__ = ("PIECE_BYTES", "FrameCache", "Framer")
+__all__ = ("PIECE_BYTES", "FrameCache", "Framer", "Pieces")
 
 PIECE_BYTES: Final = 32 * 1024
 """Most bytes of one send: servers look at their high-water mark before they take a body, whatever its size."""
@@ -31,14 +31,17 @@ class FrameCache:
     """The newest framed pages of all runs.
 
     Args:
-        max_bytes: bound of what is kept; what was not used longest goes first. 0 keeps nothing.
+        max_bytes: bound of what is kept; what was framed first goes first. 0 keeps nothing.
+
+    Attributes:
+        hits, misses: how often a page was found, and was not.
     """
 
     __slots__ = ("_max_bytes", "_pages", "_size", "hits", "misses")
 
     def __init__(self, max_bytes: int = 4 << 20) -> None:
         self._max_bytes = max_bytes
-        self._pages: OrderedDict[_Key, tuple[int, Pieces]] = OrderedDict()
+        self._pages: dict[_Key, tuple[int, Pieces]] = {}
         self._size = 0
         self.hits = 0
         self.misses = 0
@@ -55,18 +58,17 @@ class FrameCache:
             self.misses += 1
             return None
         self.hits += 1
-        self._pages.move_to_end(key)
         return found[1]
 
     def put(self, key: _Key, pieces: Pieces) -> None:
-        """Keep pieces; the oldest go when there is no more room."""
+        """Keep pieces; the oldest go when there is no more room (readers are near each other: no order of use)."""
         size = sum(map(len, pieces))
         if size > self._max_bytes or key in self._pages:
             return
         self._pages[key] = (size, pieces)
         self._size += size
         while self._size > self._max_bytes:
-            self._size -= self._pages.popitem(last=False)[1][0]
+            self._size -= self._pages.pop(next(iter(self._pages)))[0]
 
 
 class Framer:
@@ -109,17 +111,18 @@ class Framer:
         return (wire.frame(str(cursor).encode("ascii"), b"[%b]" % line if self._batch else line),)
 
     def _frames(self, page: Page) -> bytes:
+        lines = page.lines
         if not (self._batch or self._view.coalesces or self._view.filters):
-            return wire.frames(self._prefix, page.first, page.lines)
-        if b"\r" in page.lines:
+            return wire.frames(self._prefix, page.first, lines)
+        if b"\r" in lines:
             raise InvalidField("a line of the log holds a raw CR: JSON escapes it")
         rows = self._view.rows(page)
-        prefix = self._prefix
         if not self._batch:
-            return b"".join([b"id: %b%d\ndata: %b\n\n" % (prefix, seq, line) for seq, line in rows])
+            # One formatting call for the page, as in `wire.frames`: a third of the cost of one a row.
+            return (b"id: %b%%d\ndata: %%b\n\n" % self._prefix * len(rows)) % tuple(chain.from_iterable(rows))
         if not rows:
             return b""
-        return b"id: %b%d\ndata: [%b]\n\n" % (prefix, rows[-1][0], b",".join([line for _, line in rows]))
+        return b"id: %b%d\ndata: [%b]\n\n" % (self._prefix, rows[-1][0], b",".join([line for _, line in rows]))
 
 
 def _cut(data: bytes) -> Pieces:

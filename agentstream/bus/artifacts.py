@@ -16,7 +16,8 @@ from agentstream.wire import clean
 __all__ = ("INLINE_BYTES", "inline", "is_text", "to_bytes")
 
 INLINE_BYTES: Final = 64 * 1024
-"""Larger data is fetched by its address: base64 of 64 KiB fits an event three times over."""
+"""Larger data is fetched by its address: base64 of 64 KiB fits an event twice over. So is text that JSON makes longer
+than twice this: a control character takes six bytes."""
 
 _EXTRA_TYPES: Final = {".csv": "text/csv", ".py": "text/x-python", ".md": "text/markdown", ".json": "application/json"}
 
@@ -38,11 +39,15 @@ def is_text(mime: str) -> bool:
     return mime.startswith("text/") or mime.endswith(("json", "+xml", "/xml", "javascript"))
 
 
-def inline(raw: bytes, mime: str) -> str:
-    """The event's `data`: text as it is where it is UTF-8, everything else as base64."""
+def inline(raw: bytes, mime: str) -> str | None:
+    """The event's `data`: text as it is where it is UTF-8, everything else as base64; None if it is too large for that."""
+    if len(raw) > INLINE_BYTES:
+        return None
     if is_text(mime):
         try:
-            return raw.decode()
+            text = raw.decode()
         except UnicodeDecodeError:
             pass  # not text after all: the reader tells by the type and gets what the address serves
+        else:
+            return text if len(encode_value(text)) <= 2 * INLINE_BYTES else None
     return base64.b64encode(raw).decode("ascii")

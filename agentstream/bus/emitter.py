@@ -9,14 +9,16 @@ backpressure. An emit that was cancelled while it waited counts if its event had
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Awaitable
+import itertools
+from collections.abc import AsyncIterable, Awaitable, Callable
+from functools import partial
 from types import TracebackType
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, NoReturn, Protocol
 
 import msgspec
 
-from agentstream.bus.artifacts import INLINE_BYTES, inline, to_bytes
-from agentstream.bus.encode import MAX_TEXT_CHARS, encode_event, encode_fast, encode_text, encode_value
+from agentstream.bus.artifacts import inline, to_bytes
+from agentstream.bus.encode import MAX_TEXT_CHARS, encode_event, encode_fast, encode_text, encode_value, plain_text
 from agentstream.bus.merge import Source
 from agentstream.bus.state import Document, State
 from agentstream.bus.threads import BlockingEmitter
@@ -49,6 +51,9 @@ __all__ = ("Block", "Emitter", "Keeper")
 _RESERVED: Final = ("run.", "agent.started", "agent.finished", "agent.failed", "attempt.", "budget.", "input.")
 """Types that only the runtime emits: the order of a run's life is its promise (P7)."""
 
+MAX_PRIVATE_BYTES: Final = 128 * 1024
+"""A larger recorded value travels as an artifact (DESIGN §6)."""
+
 
 class Keeper(Protocol):
     """Keeps the bytes of an artifact; returns its id and the address to fetch it from."""
@@ -80,7 +85,7 @@ class _Forms(dict[type[Event], _Form]):
         self._inv = inv
 
     def __missing__(self, type_: type[Event]) -> _Form:
-        if not issubclass(type_, Event):
+        if type_ is Event or not issubclass(type_, Event):
             raise InvalidInput(f"emit takes an event of agentstream.events, not {type_.__name__}")
         name = str(type_.__struct_config__.tag)
         if name.startswith(_RESERVED):
@@ -106,7 +111,7 @@ class Emitter:
         self._source = source
         self._keeper = keeper
         self._forms = _Forms(agent, inv)
-        self._ids = 0
+        self._ids = itertools.count(1)  # its `next` is one step for threads too
         self._open: dict[str, Event] = {}  # what must still be closed, by id: the event that closes it
         self.state = State(document, self._put_state)
 
@@ -120,9 +125,12 @@ class Emitter:
         """
         line, cut, tracked, quiet = self._forms[type(event)]
         rest = encode_event(event)[cut:]
-        waiting = self._source.put_delta(line, rest) if quiet else self._source.put(line, rest)
-        if tracked:
-            self._track(event)
+        if quiet:
+            waiting = self._source.put_delta(line, rest)
+        elif tracked:
+            waiting = self._source.put_with(partial(self._track, event), line, rest)
+        else:
+            waiting = self._source.put(line, rest)
         if waiting is not None:
             await waiting
             self._source.check()
@@ -167,7 +175,7 @@ class Emitter:
         """
         raw, mime = to_bytes(name, data, mime)
         id_, uri = await self._keeper(raw, mime, name)
-        carried = inline(raw, mime) if len(raw) <= INLINE_BYTES else None
+        carried = inline(raw, mime)
         await self.emit(ArtifactCreated(id_, mime, name=name, size=len(raw), data=carried, uri=uri))
         return id_
 
@@ -178,16 +186,22 @@ class Emitter:
     # --- for library code ---------------------------------------------------------------------------------------------
     def new_id(self) -> str:
         """An id that is unique in the run: `executor.2.7`."""
-        self._ids += 1
-        return f"{self.inv}.{self._ids}"
+        return f"{self.inv}.{next(self._ids)}"
 
     async def record(self, event: Event, private: object) -> None:
-        """Emit `event` with a recorded value beside it, which only recovery reads."""
+        """Emit `event` with a recorded value beside it, which only recovery reads; above 128 KiB as an artifact."""
         form = self._forms[type(event)]
-        extra = Extra(private=encode_value(private))
-        waiting = self._source.put(form.line, encode_event(event)[form.cut :], extra)
+        rest = encode_event(event)[form.cut :]
+        beside = encode_value(private)
+        if len(beside) > MAX_PRIVATE_BYTES:
+            id_, uri = await self._keeper(beside, "application/json", "value.json")
+            beside = encode_value({"artifact": id_, "uri": uri, "size": len(beside)})
+        self._source.weigh(beside)
+        extra = Extra(private=beside)
         if form.tracked:
-            self._track(event)
+            waiting = self._source.put_with(partial(self._track, event), form.line, rest, extra)
+        else:
+            waiting = self._source.put(form.line, rest, extra)
         if waiting is not None:
             await waiting
             self._source.check()
@@ -208,16 +222,26 @@ class Emitter:
             extra = msgspec.structs.replace(extra or Extra(), bare=True)
         return self._source.put(form.line, encode_event(event)[form.cut :], extra)
 
-    def _put_state(self, ops: tuple[dict[str, object], ...]) -> Awaitable[None] | None:
+    async def _put_state(self, ops: tuple[dict[str, object], ...], change: Callable[[], None]) -> None:
+        """Change the document when the event gets its number: both then have one order, whoever else changes it."""
         form = self._forms[StateDelta]
-        return self._source.put(form.line, encode_event(StateDelta(ops))[form.cut :])
+        waiting = self._source.put_with(change, form.line, encode_event(StateDelta(ops))[form.cut :])
+        if waiting is not None:
+            await waiting
+            self._source.check()
 
     def _track(self, event: Event) -> None:
         match event:
+            case TextStarted(block=block):
+                self._open[block] = TextFinished(block)
+            case ThinkingStarted(block=block):
+                self._open[block] = ThinkingFinished(block)
             case ToolStarted(call=call):
                 self._open[call] = ToolFailed(call, code="stopped", message="the invocation ended before the tool did")
             case StepStarted(step=step):
                 self._open[step] = StepFailed(step, code="stopped", message="the invocation ended before the step did")
+            case TextFinished(block=id_) | ThinkingFinished(block=id_):
+                self._open.pop(id_, None)
             case ToolFinished(call=id_) | ToolFailed(call=id_) | ToolDenied(call=id_):
                 self._open.pop(id_, None)
             case StepFinished(step=id_) | StepFailed(step=id_):
@@ -233,9 +257,26 @@ class Emitter:
     def close_open(self) -> None:
         """Close what is open, newest first, without waiting: the invocation is over."""
         for id_ in reversed(list(self._open)):
-            event = self._open.pop(id_)
+            self.close_one(id_)
+
+    def close_one(self, id_: str) -> None:
+        """Close this block, call or step without waiting, if it is open: who opened it was cancelled."""
+        event = self._open.pop(id_, None)
+        if event is not None:
             form = self._forms[type(event)]
             self._source.put_closing(form.line, encode_event(event)[form.cut :])
+
+    def finish(self, event: Event, extra: Extra | None = None) -> Awaitable[None] | None:
+        """Close what is open, hand in the event that ends the invocation, and let nothing more through.
+
+        It never waits for a number; returns what to await until the event was taken, if anything.
+        """
+        form = _form(type(event), self.agent, self.inv)
+        try:
+            self.close_open()
+            return self._source.put_closing(form.line, encode_event(event)[form.cut :], extra)
+        finally:
+            self.end()
 
 
 _QUIET: Final = frozenset({TextDelta, ThinkingDelta, ToolDelta})
@@ -243,8 +284,12 @@ _QUIET: Final = frozenset({TextDelta, ThinkingDelta, ToolDelta})
 
 _TRACKED: Final = frozenset(
     str(type_.__struct_config__.tag)
-    for type_ in (ToolStarted, ToolFinished, ToolFailed, ToolDenied, StepStarted, StepFinished, StepFailed)
+    for type_ in (
+        *(TextStarted, TextFinished, ThinkingStarted, ThinkingFinished),
+        *(ToolStarted, ToolFinished, ToolFailed, ToolDenied, StepStarted, StepFinished, StepFailed),
+    )
 )
+"""What opens and closes: what is open when an invocation ends is closed for it."""
 
 
 class Block:
@@ -258,7 +303,7 @@ class Block:
         self.id = closes.block
         self._emitter = emitter
         self._source = emitter._source
-        self._put = self._source.put_delta
+        self._put: Callable[[bytes, bytes], Awaitable[None] | None] = _not_open
         self._opens = opens
         self._closes = closes
         self._line = line_form(delta, emitter.agent, emitter.inv, b',"block":"%b","text":%%b}' % self.id.encode())
@@ -275,12 +320,12 @@ class Block:
         """Emit more text; an empty one emits nothing.
 
         Raises:
-            EmitAfterEnd: the block, invocation or run has ended.
+            EmitAfterEnd: the block, invocation or run has ended. NotSerializable: it is no text.
         """
-        if 0 < len(text) <= MAX_TEXT_CHARS:
+        if type(text) is str and 0 < len(text) <= MAX_TEXT_CHARS:
             try:
                 encoded = encode_fast(text)
-            except (UnicodeEncodeError, TypeError):
+            except UnicodeEncodeError:
                 encoded = encode_text(text)
             waiting = self._put(self._line, encoded)
             self._parts.append(text)
@@ -288,6 +333,7 @@ class Block:
                 await waiting
                 self._source.check()
         else:
+            text = plain_text(text)
             for start in range(0, len(text), MAX_TEXT_CHARS):
                 await self.write(text[start : start + MAX_TEXT_CHARS])
 
@@ -297,17 +343,26 @@ class Block:
             await self.write(text)
 
     async def __aenter__(self) -> Block:
-        await self._emitter.emit(self._opens)
-        self._emitter._open[self.id] = self._closes
+        try:
+            await self._emitter.emit(self._opens)
+        except BaseException:
+            self._emitter.close_one(self.id)  # cancelled, but numbered: it is open
+            raise
+        self._put = self._source.put_delta
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Whoever ends the invocation may have closed it already.
-        if self._emitter._open.pop(self.id, None) is None:
-            return
-        form = self._emitter._forms[type(self._closes)]
-        waiting = self._source.put_closing(form.line, encode_event(self._closes)[form.cut :])
-        if waiting is not None and error is None:
-            await waiting
+        self._put = _not_open
+        emitter = self._emitter
+        try:
+            # Whoever ends the invocation may have closed it already.
+            if error is None and self.id in emitter._open:
+                await emitter.emit(self._closes)
+        finally:
+            emitter.close_one(self.id)
+
+
+def _not_open(form: bytes, rest: bytes) -> NoReturn:
+    raise EmitAfterEnd("this block is not open: write inside `async with emitter.text() as block`")

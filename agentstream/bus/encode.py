@@ -14,7 +14,15 @@ from agentstream.errors import EventTooLarge, NotSerializable
 from agentstream.events import Event
 from agentstream.wire import clean, clean_json
 
-__all__ = ("MAX_EVENT_BYTES", "MAX_TEXT_CHARS", "check_size", "encode_event", "encode_text", "encode_value")
+__all__ = (
+    "MAX_EVENT_BYTES",
+    "MAX_TEXT_CHARS",
+    "check_size",
+    "encode_event",
+    "encode_text",
+    "encode_value",
+    "plain_text",
+)
 
 MAX_EVENT_BYTES: Final = 256 * 1024
 """DESIGN §3: one event, so that a chunk, a page and a reader's buffer have a bound."""
@@ -35,7 +43,7 @@ def _hook(value: Any) -> Any:  # Any: msgspec's own signature
 
 _encode = msgspec.json.Encoder(enc_hook=_hook).encode
 encode_fast: Final = msgspec.json.Encoder().encode
-"""For text that is nearly always clean: the caller falls back to `encode_text` on UnicodeEncodeError or TypeError."""
+"""For text that is nearly always clean: the caller falls back to `encode_text` on UnicodeEncodeError."""
 
 
 def encode_value(value: object) -> bytes:
@@ -44,14 +52,7 @@ def encode_value(value: object) -> bytes:
     Raises:
         NotSerializable: JSON cannot hold it.
     """
-    try:
-        return _encode(value)
-    except NotSerializable:
-        raise
-    except UnicodeEncodeError:
-        return _encode(clean_json(msgspec.to_builtins(value, enc_hook=_hook)))
-    except (TypeError, ValueError, RecursionError, OverflowError) as error:
-        raise NotSerializable(f"a value cannot be sent as JSON: {error}") from error
+    return _final(value, "a value")
 
 
 def encode_event(event: Event) -> bytes:
@@ -62,25 +63,36 @@ def encode_event(event: Event) -> bytes:
     """
     if event.seq or event.at or event.agent or event.inv or event.agent_seq or event.first_seq:
         event = msgspec.structs.replace(event, **_ENVELOPE)
+    return _final(event, f"a value of {event.type}")
+
+
+def _final(value: object, what: str) -> bytes:
     try:
-        return _encode(event)
-    except UnicodeEncodeError:
-        cleaned: bytes = _encode(clean_json(msgspec.to_builtins(event, enc_hook=_hook)))
-        return cleaned
+        try:
+            return _encode(value)
+        except UnicodeEncodeError:
+            # Not for values of their own that are encoded already (`Raw`): those are clean.
+            return _encode(clean_json(msgspec.to_builtins(value, enc_hook=_hook, builtin_types=(msgspec.Raw,))))
+    except NotSerializable:
+        raise
     except (TypeError, ValueError, RecursionError, OverflowError) as error:
-        if isinstance(error, NotSerializable):
-            raise
-        raise NotSerializable(f"a value of {event.type} cannot be sent as JSON: {error}") from error
+        raise NotSerializable(f"{what} cannot be sent as JSON: {error}") from error
 
 
 def encode_text(text: str) -> bytes:
     """`text` as a JSON string; lone surrogates become U+FFFD."""
-    try:
-        return _encode(text)
-    except UnicodeEncodeError:
-        return _encode(clean(text))
-    except TypeError as error:
-        raise NotSerializable(f"text is expected, not {type(text).__name__}") from error
+    return _encode(clean(text))
+
+
+def plain_text(text: object) -> str:
+    """`text` itself, of no subclass.
+
+    Raises:
+        NotSerializable: it is no text.
+    """
+    if not isinstance(text, str):
+        raise NotSerializable(f"text is expected, not {type(text).__name__}")
+    return str.__str__(text)
 
 
 def check_size(body: bytes, what: str) -> None:

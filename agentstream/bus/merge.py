@@ -174,7 +174,7 @@ class Source:
         """Raise what made the bus fail, if it did."""
         self._bus._check_failure()
 
-    def put_closing(self, form: bytes, rest: bytes) -> Awaitable[None] | None:
+    def put_closing(self, form: bytes, rest: bytes, extra: Extra | None = None) -> Awaitable[None] | None:
         """As `put`, for an event that closes something: it never waits for its number, so that a cancelled emitter can
         still close what it opened (bounded by what is open)."""
         if self._closed is not None:
@@ -183,7 +183,7 @@ class Source:
         parked, self._parked = self._parked, min(self._parked, MAX_PARKED - 1)
         self._slow = False
         try:
-            return self.put(form, rest)
+            return self.put(form, rest, extra)
         finally:
             self._parked += parked - min(parked, MAX_PARKED - 1)
             if self._inbox or self._parked >= MAX_PARKED:

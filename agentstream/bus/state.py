@@ -7,6 +7,7 @@ not know who reads it; two agents that write the same place do so in the order i
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -54,7 +55,9 @@ class State:
     """The document as one emitter sees it. Pointers are RFC 6901 (`/plan/0/title`), operations RFC 6902."""
 
     def __init__(
-        self, document: Document, put: Callable[[tuple[dict[str, object], ...]], Awaitable[None] | None]
+        self,
+        document: Document,
+        put: Callable[[tuple[dict[str, object], ...], Callable[[], None]], Awaitable[None]],
     ) -> None:
         self._document = document
         self._put = put
@@ -86,16 +89,12 @@ class State:
 
     async def delete(self, pointer: str) -> None:
         """Remove the value at `pointer`."""
-        self._document.change({"op": "remove", "path": pointer}, 0)
-        waiting = self._put(({"op": "remove", "path": pointer},))
-        if waiting is not None:
-            await waiting
+        change: dict[str, object] = {"op": "remove", "path": pointer}
+        await self._put((change,), partial(self._document.change, change, 0))
 
     async def _change(self, op: str, pointer: str, value: object) -> None:
         encoded = encode_value(value)
         # The document holds a copy: what the caller does with its value afterwards changes nothing.
         change: dict[str, object] = {"op": op, "path": pointer, "value": msgspec.json.decode(encoded)}
-        self._document.change(change, len(encoded) + len(pointer) + 8)
-        waiting = self._put((change,))
-        if waiting is not None:
-            await waiting
+        size = len(encoded) + len(pointer) + 8
+        await self._put((change,), partial(self._document.change, change, size))

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from agentstream.bus.encode import MAX_TEXT_CHARS, encode_event
+from agentstream.bus.encode import MAX_TEXT_CHARS, encode_event, plain_text
 from agentstream.bus.merge import Draft, Source
+from agentstream.errors import EmitAfterEnd
 from agentstream.events import (
     AgentProgress,
     Custom,
@@ -50,7 +52,6 @@ class BlockingEmitter:
         self._form = form
         self._new_id = new_id
         self._track = track
-        self._loop_thread = threading.get_ident()
         self._forms: dict[type[Event], _Form] = {}
 
     def emit(self, event: Event) -> None:
@@ -59,19 +60,19 @@ class BlockingEmitter:
         Raises:
             EmitAfterEnd, EventTooLarge, NotSerializable, InvalidInput: as `Emitter.emit`.
         """
-        if threading.get_ident() == self._loop_thread:
+        if threading.get_ident() == self._source.loop_thread:
             raise RuntimeError("`blocking()` is for worker threads; on the loop's thread use `await emitter.emit(…)`")
         form = self._forms.get(type(event))
         if form is None:
             form = self._forms[type(event)] = self._form(type(event))
         taken = threading.Event()
-        draft = Draft(form.line, encode_event(event)[form.cut :], taken.set)
+        # What opens and closes is tracked on the loop's thread, where the invocation's end looks at it.
+        hook = partial(self._track, event) if form.tracked else None
+        draft = Draft(form.line, encode_event(event)[form.cut :], taken.set, hook=hook)
         self._source.hand_over(draft)
         taken.wait()  # bounded: a drain, or the end of the invocation, sets it
         if draft.error is not None:
-            raise draft.error
-        if form.tracked:
-            self._track(event)
+            raise draft.error.with_traceback(None)
 
     def say(self, text: str) -> None:
         """Emit `text` as one whole block."""
@@ -117,17 +118,32 @@ class BlockingBlock:
         self._opens = opens
         self._closes = closes
         self._delta = delta
+        self._is_open = False
 
     def write(self, text: str) -> None:
-        """Emit more text."""
+        """Emit more text; an empty one emits nothing.
+
+        Raises:
+            EmitAfterEnd: the block, invocation or run has ended. NotSerializable: it is no text.
+        """
+        if not self._is_open:
+            raise EmitAfterEnd("this block is not open: write inside `with emitter.text() as block`")
+        text = plain_text(text)
         for start in range(0, len(text), MAX_TEXT_CHARS):
             self._emitter.emit(self._delta(self.id, text[start : start + MAX_TEXT_CHARS]))
 
     def __enter__(self) -> BlockingBlock:
         self._emitter.emit(self._opens)
+        self._is_open = True
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._emitter.emit(self._closes)
+        self._is_open = False
+        try:
+            self._emitter.emit(self._closes)
+        except EmitAfterEnd:
+            # The end of the invocation has closed it; a failure inside the block says more than this one.
+            if error is None:
+                raise

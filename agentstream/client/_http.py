@@ -254,7 +254,11 @@ class Door:
             target = body.headers.get("location", "elsewhere")[:200]
             error: AgentStreamError = UsageError(f"{self.base} redirects to {target}: use the address that it names")
             return Refused(body.status, error)
-        error = error_of(body.status, await body.read(self.retry.silence, _MOST_PROBLEM))
+        try:
+            said = await body.read(self.retry.silence, _MOST_PROBLEM)
+        except Dropped:
+            said = b""  # the status is known, and says enough
+        error = error_of(body.status, said)
         if not may_pass(body.status, error):
             return Refused(body.status, error)
         advised = min(retry_after(body.headers) or 0.0, _MOST_ADVISED_S)

@@ -154,7 +154,7 @@ class Reassembler:
             head = lane.held.get(lane.expected)
             if lane.full or len(lane.held) >= self._window:
                 gaps.append(self._close(lane, "window full"))
-            elif now - lane.since >= self._gap_timeout and (head is None or not self._met(head[4])):
+            elif now >= lane.since + self._gap_timeout and (head is None or not self._met(head[4])):
                 gaps.append(self._close(lane, "timeout"))
         return gaps
 

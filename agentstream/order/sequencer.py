@@ -46,17 +46,17 @@ class Sequencer:
         joined = b"".join(lines)
         if len(joined) <= self._max_bytes and not extras:
             return [Chunk(first, self.last, joined, quiet=quiet)]
-        return self._cut(lines, first, extras)
+        return self._cut(lines, first, extras, quiet=quiet)
 
-    def _cut(self, lines: list[bytes], first: int, extras: dict[int, Extra]) -> list[Chunk]:
+    def _cut(self, lines: list[bytes], first: int, extras: dict[int, Extra], *, quiet: bool) -> list[Chunk]:
         chunks: list[Chunk] = []
         start, size = 0, 0
         for index, line in enumerate(lines):
             if size + len(line) > self._max_bytes and index > start:
-                chunks.append(_chunk(lines[start:index], first + start, extras))
+                chunks.append(_chunk(lines[start:index], first + start, extras, quiet=quiet))
                 start, size = index, 0
             size += len(line)
-        chunks.append(_chunk(lines[start:], first + start, extras))
+        chunks.append(_chunk(lines[start:], first + start, extras, quiet=quiet))
         return chunks
 
 
@@ -76,11 +76,11 @@ def _line(seq: int, stamp: bytes, item: Item) -> bytes:
     return form % ((seq, stamp, rest) if extra is not None and extra.bare else (seq, stamp, n, rest))
 
 
-def _chunk(lines: list[bytes], first: int, extras: dict[int, Extra]) -> Chunk:
+def _chunk(lines: list[bytes], first: int, extras: dict[int, Extra], *, quiet: bool) -> Chunk:
     last = first + len(lines) - 1
     inside = {seq: extra for seq, extra in extras.items() if first <= seq <= last}
     ends = inside[last].ends if last in inside else ""
-    return Chunk(first, last, b"".join(lines), _private(inside), ends)
+    return Chunk(first, last, b"".join(lines), _private(inside), ends, quiet)
 
 
 def _private(extras: dict[int, Extra]) -> bytes:

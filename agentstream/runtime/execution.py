@@ -11,16 +11,27 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.lowlevel
 import msgspec
 from typing_extensions import TypeVar
 
-from agentstream.agent import Agent, Call, Context, File, Keys, RunOptions, Team, code_version
+from agentstream.agent import Agent, Call, Context, File, Keys, RunOptions, Team, code_version, safe_failure
 from agentstream.bus import BusStatistics, Document, Emitter, MergeBus, encode_value
-from agentstream.errors import AgentStreamError, InvalidInput, StoreError
+from agentstream.errors import (
+    AgentStreamError,
+    EmitAfterEnd,
+    Fenced,
+    InvalidInput,
+    LogFull,
+    RolledBack,
+    StoreDown,
+    StoreError,
+)
 from agentstream.events import AgentWaiting, Event, Json, RunFailed, RunFinished, RunStopped, Usage
 from agentstream.ids import check_agent_name
 from agentstream.llm import LLM
@@ -28,6 +39,7 @@ from agentstream.order import Extra
 from agentstream.ports import Lease
 from agentstream.runtime.invocation import Failure, Invocation
 from agentstream.runtime.mail import Mail, Stop
+from agentstream.runtime.recovery import end_lost
 from agentstream.runtime.slots import Slots
 from agentstream.runtime.writer import Writer
 from agentstream.stream import RunState, StateKeeper
@@ -59,7 +71,11 @@ class Ticket(msgspec.Struct, frozen=True):
 
 
 class Execution:
-    """Runs a team on a task. Implements what contexts ask of their run (`agentstream.agent.Engine`)."""
+    """Runs a team on a task. Implements what contexts ask of their run (`agentstream.agent.Engine`).
+
+    Attributes:
+        has_left: nothing works for it any more; kept by the host.
+    """
 
     attempt = 1
 
@@ -79,6 +95,10 @@ class Execution:
         self._stop_after_step: str | None = None
         self._steps = 0
         self._usage = Usage()
+        self.has_left = False
+        self._queue = anyio.CancelScope()  # around the wait for a place
+        self._placed = anyio.Event()
+        self._lost: AgentStreamError | None = None
         self._over = anyio.Event()
         self._drained = anyio.Event()
         self._drain_scope = anyio.CancelScope()
@@ -120,30 +140,42 @@ class Execution:
 
     # --- invocations --------------------------------------------------------------------------------------------------
     async def begin(self, parent: Context, agent: Agent[I, O], task: I, key: str) -> Call[O]:
-        return await self._begin(self._live.get(parent.inv), agent, task, key, parent)
+        caller = self._caller(parent)
+        if not self._slots.full:
+            return await self._begin(caller, agent, task, key, parent)
+        async with self.lent(caller):
+            return await self._begin(caller, agent, task, key, parent)
 
     async def call(self, parent: Context, agent: Agent[I, O], task: I, key: str) -> O:
-        caller = self._live.get(parent.inv)
-        call = await self._begin(caller, agent, task, key, parent)
-        try:
-            # Who waits for another does not take a place: nested calls could fill every place and wait for ever.
-            async with self._slots.lent(caller):
-                return await call.result()
-        except anyio.get_cancelled_exc_class():
-            call.cancel(Failure("stopped", "its caller was cancelled"))
-            with anyio.CancelScope(shield=True):  # bounded: it ends or is given up after the grace
+        caller = self._caller(parent)
+        # Who waits for another does not take a place: nested calls could fill every place and wait for ever.
+        async with self.lent(caller):
+            call = await self._begin(caller, agent, task, key, parent)
+            try:
                 await call.ended()
-            raise
+            except anyio.get_cancelled_exc_class():
+                await self._end_with_caller(call)
+                raise
+        return await call.result()
+
+    def lent(self, caller: Invocation[Any, Any] | None) -> AbstractAsyncContextManager[None]:
+        """`async with` around a wait of `caller` for another invocation: its place is free meanwhile."""
+        return self._slots.lent(caller)
 
     def step_began(self) -> None:
-        if self._stop_after_step is not None:
-            self.stop("user_stop", self._stop_after_step)
         self._steps += 1
 
     def step_ended(self) -> None:
         self._steps -= 1
-        if self._stop_after_step is not None:
+        # Steps inside a step, and steps of others at the same time, end first.
+        if self._stop_after_step is not None and not self._steps:
             self.stop("user_stop", self._stop_after_step)
+
+    def _caller(self, parent: Context) -> Invocation[Any, Any]:
+        caller = self._live.get(parent.inv)
+        if caller is None or caller.is_closed:
+            raise EmitAfterEnd(f"{parent.inv} has ended: it can call nobody")
+        return caller
 
     async def _begin(
         self,
@@ -153,9 +185,11 @@ class Execution:
         key: str,
         parent: Context | None,
     ) -> Invocation[I, O]:
+        await anyio.lowlevel.checkpoint()  # a cancelled caller begins nothing
         if not isinstance(agent, Agent):
             raise InvalidInput(f"an agent is expected, not {type(agent).__name__}; make one of a function with as_agent")
         name = check_agent_name(agent.name)
+        shown = await self.shown(task)
         if self._slots.full and parent is not None:
             await parent.emit(AgentWaiting("slot"))
         self._counts[name] += 1
@@ -164,33 +198,57 @@ class Execution:
             self, self._bus.source(inv), agent, inv=inv, key=key, keeper=self._keep, document=self._document
         )
         invocation: Invocation[I, O] = Invocation(self, agent, task, ctx, caller)
-        await self._slots.take(invocation)
         try:
-            await invocation.announce(key, code_version(agent.code()))
+            await self._slots.take(invocation)
+            if parent is not None:
+                self._caller(parent)  # it may have ended while it waited
+            waiting = invocation.announce(shown, key, code_version(agent.code()))
         except BaseException:
             ctx.end()
             self._slots.give(invocation)
             raise
-        if caller is not None:
-            caller.children.append(invocation)
+        # From here on it is in the log: it lives, and ends like every other, whatever becomes of this call.
         self._live[inv] = invocation
         self._host.spawn(invocation.main)
+        if self._end is not None or (caller is not None and caller.is_stopping):
+            invocation.cancel(Failure("stopped", "it began while its caller or the run was stopped"))
+        if waiting is not None:
+            try:
+                await waiting
+            except BaseException:
+                await self._end_with_caller(invocation)
+                raise
         return invocation
 
-    def invocation_ended(self, invocation: Invocation[Any, Any], ctx: Context) -> None:
+    async def _end_with_caller(self, invocation: Invocation[Any, Any]) -> None:
+        invocation.cancel(Failure("stopped", "its caller was cancelled"))
+        with anyio.CancelScope(shield=True):  # bounded: it ends or is given up after the grace
+            await invocation.ended()
+
+    def rest(self, invocation: Invocation[Any, Any]) -> None:
+        """Its own work is done; it only waits for what it started."""
+        self._slots.give(invocation)
+
+    def invocation_ended(self, invocation: Invocation[Any, Any]) -> None:
         """Called by an invocation at its end: nothing more comes from it."""
-        ctx.end()
         self._live.pop(invocation.inv, None)
         self._slots.give(invocation)
         if invocation.abandoned:
             self._host.abandoned += 1
-            self.end(RunFailed("uncancellable", f"{invocation.inv} did not end after it was cancelled"))
+            if not isinstance(self._end, RunFailed):  # goes before a stop: who stopped it must learn that it lives on
+                self._end = RunFailed("uncancellable", f"{invocation.inv} did not end after it was cancelled")
+            self.end(self._end)
 
     def watch_end(self, invocation: Invocation[Any, Any]) -> None:
-        """Give `invocation` up if it has not ended one grace from now."""
+        """Give `invocation` up if it has not ended one grace from now, or shortly after what it called has."""
 
         async def watch() -> None:
             with anyio.move_on_after(self.grace):
+                await invocation.ended()
+                return
+            for child in list(invocation.children):  # each is watched itself
+                await child.ended()
+            with anyio.move_on_after(self.grace / 10):
                 await invocation.ended()
             invocation.abandon()
 
@@ -209,10 +267,6 @@ class Execution:
         id_, uri = await self._keep(encoded, "application/json", "value.json")
         return msgspec.Raw(encode_value({"artifact": id_, "uri": uri, "size": len(encoded)}))
 
-    async def recorded(self, value: object) -> bytes:
-        """A result as recovery reads it."""
-        return bytes(await self.shown(value))
-
     async def flush(self) -> None:
         """Return once everything emitted so far was accepted."""
         await self._bus.flush()
@@ -226,10 +280,10 @@ class Execution:
         """Fix how the run ends, if nothing has; cancels what still runs."""
         if self._end is None:
             self._end = event
-        if self._entry is not None:
-            why = Failure("stopped", f"the run ends: {getattr(self._end, 'cause', '') or getattr(self._end, 'code', '')}")
-            for invocation in list(self._live.values()):
-                invocation.cancel(why)
+        self._queue.cancel()
+        why = Failure("stopped", f"the run ends: {getattr(self._end, 'cause', '') or getattr(self._end, 'code', '')}")
+        for invocation in list(self._live.values()):
+            invocation.cancel(why)
 
     def stop(self, cause: str, detail: str = "") -> None:
         """Stop the run for `cause`; idempotent, the first cause counts."""
@@ -237,7 +291,7 @@ class Execution:
 
     def take_stop(self, stop: Stop) -> None:
         """A stop from the mailbox: of the run, of one invocation, or after the step under way."""
-        if stop.inv:
+        if stop.inv and (self._entry is None or stop.inv != self._entry.inv):
             invocation = self._live.get(stop.inv)
             if invocation is not None:
                 invocation.cancel(Failure("stopped", stop.reason or "stopped by a user"))
@@ -269,44 +323,43 @@ class Execution:
         try:
             async with anyio.create_task_group() as group:
                 for task in (self._drain, self._hold_lease, self._writer.keep_states, mail.read, self._deadline):
-                    group.start_soon(task)
-                await self._live_and_die()
+                    group.start_soon(self._beside, task)
+                await self._run_entry()
+                await self._ends()
+                self._host.leave(self)
+                await self._say_end()
                 await mail.acknowledge()
                 group.cancel_scope.cancel()
         finally:
+            self.end(RunFailed("internal", "the runtime gave the run up"))  # for what still runs, if it was cut
             with anyio.move_on_after(self.grace, shield=True):
                 await self._writer.let_go()
-            self._over.set()
 
-    async def _live_and_die(self) -> None:
+    async def _beside(self, task: Callable[[], Awaitable[None]]) -> None:
         try:
-            await self._run_entry()
-        except anyio.get_cancelled_exc_class():
-            self.stop("shutdown", "the runtime was cancelled")
-            with anyio.move_on_after(3 * self.grace, shield=True):
-                await self._ends()
-                await self._say_end()
-            raise
-        await self._ends()
-        await self._say_end()
-
-    def _has_end(self) -> bool:
-        return self._end is not None
+            await task()
+        except Exception:  # noqa: BLE001  (a defect here, or in a store, must not end other runs)
+            _log.exception("run %s: a task beside it failed", self.run_id)
+            self.end(RunFailed("internal", "the runtime failed; the log of the process has the cause"))
 
     async def _run_entry(self) -> None:
-        agent = self._team.agent
-        if self._has_end():
+        with self._queue:
+            await self._host.take_place(self)
+        if self._end is not None:
             return
+        self._placed.set()
+        agent = self._team.agent
         try:
             key = Keys(self.run_id).current.next(agent.name, self._task)
             self._entry = await self._begin(None, agent, self._task, key, None)
         except AgentStreamError as error:
-            self.end(RunFailed(error.code, error.detail, retryable=error.retryable))
+            self.end(RunFailed(*safe_failure(error), retryable=error.retryable))
             return
-        entry = self._entry
-        if self._has_end():  # the run was stopped while its first agent was announced
-            entry.cancel(Failure("stopped", "the run ends"))
-        await entry.ended()
+        except Exception:
+            _log.exception("run %s: its agent could not be started", self.run_id)
+            self.end(RunFailed("internal", "the agent could not be started; the log of the process has the cause"))
+            return
+        await self._entry.ended()
 
     async def _ends(self) -> None:
         """Wait for the ends of all invocations, not for their tasks: one that cannot be ended must not hold the run."""
@@ -317,36 +370,40 @@ class Execution:
 
     async def _say_end(self) -> None:
         """Append the terminal event and close the bus: nothing follows it."""
-        event = self._end
-        if event is None:
-            event = await self._outcome()
-        ends = event.type.removeprefix("run.")
-        try:
-            waiting = self._root.put_reserved(event, Extra(bare=True, ends=ends))
-            self._bus.close()
-            if waiting is not None:
-                await waiting
-        except AgentStreamError as error:
-            _log.error("run %s could not be ended in its log (%s): %s", self.run_id, event.type, error)
+        event = self._end or self._outcome()
+        self._root.finish(event, Extra(bare=True, ends=event.type.removeprefix("run.")))
         self._bus.close()
         await self._drained.wait()
+        if self._lost is not None and not isinstance(self._lost, Fenced | RolledBack):
+            await self._end_lost(event)
 
-    async def _outcome(self) -> Event:
+    async def _end_lost(self, event: Event) -> None:
+        """The log took nothing more; now that the agents have ended it may take the end, under a new epoch."""
+        failed = event if isinstance(event, RunFailed) else _store_failed(self._lost)
+        try:
+            with anyio.move_on_after(self._host.options.emit_timeout):
+                await end_lost(self._host, self.run_id, failed)
+                return
+            _log.error("run %s could not be ended in its log: the store does not answer", self.run_id)
+        except AgentStreamError as error:
+            _log.error("run %s could not be ended in its log: %s", self.run_id, error)
+
+    def _outcome(self) -> Event:
         assert self._entry is not None  # without an entry the end is fixed
         failure = self._entry.failure
         if failure is not None:
             return RunFailed(failure.code, failure.message, retryable=failure.retryable)
-        try:
-            return RunFinished(await self.shown(await self._entry.result()), usage=self._usage)
-        except (AgentStreamError, StoreError) as error:
-            return RunFailed(error.code, error.detail)
+        return RunFinished(self._entry.shown, usage=self._usage)
 
     async def _drain(self) -> None:
         try:
             with self._drain_scope:
                 await self._bus.drain()
         except AgentStreamError as error:
-            self._lost_store(error)
+            self._lose_store(error)
+        except Exception:
+            self._lose_store(StoreError("the store, or what keeps its state, failed"))
+            raise
         finally:
             self._drained.set()
 
@@ -354,15 +411,24 @@ class Execution:
         try:
             await self._writer.keep_lease()
         except StoreError as error:
-            self._lost_store(error)
+            self._lose_store(error)
             self._drain_scope.cancel()  # an append may hang in there; nothing of it may be waited for
 
-    def _lost_store(self, error: AgentStreamError) -> None:
+    def _lose_store(self, error: AgentStreamError) -> None:
         _log.error("run %s lost its store (%s): %s", self.run_id, error.code, error)
-        self.end(RunFailed("store", "the store did not accept the run's events", retryable=True))
+        self._lost = error
+        self._end = _store_failed(error)  # goes before another end, which the log cannot take any more
+        self.end(self._end)
 
     async def _deadline(self) -> None:
         seconds = self.ticket.options.deadline
         if seconds is not None:
+            await self._placed.wait()
             await anyio.sleep(seconds)
             self.stop("deadline", f"the run reached its limit of {seconds:g} s")
+
+
+def _store_failed(error: AgentStreamError | None) -> RunFailed:
+    if isinstance(error, LogFull):
+        return RunFailed("log_full", error.detail)
+    return RunFailed("store", "the store did not accept the run's events", retryable=isinstance(error, StoreDown))

@@ -6,10 +6,11 @@ nor what a run does; it is the only place where tasks of runs are started.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import anyio
 import anyio.abc
@@ -26,6 +27,8 @@ from agentstream.stream import RunState
 __all__ = ("Host",)
 
 _log = logging.getLogger("agentstream.runtime")
+
+_SHUT_DOWN: Final = "the server shut down"
 
 
 class Host:
@@ -57,8 +60,8 @@ class Host:
         self._models = models
         self._group = group
         self._places = anyio.CapacityLimiter(options.max_runs)
-        self._runs: dict[str, Execution] = {}
-        self._waiting = 0
+        self._runs: dict[str, tuple[Execution, anyio.CancelScope]] = {}
+        self._admitted = 0
 
     # --- for executions -----------------------------------------------------------------------------------------------
     def model(self, name: str) -> LLM:
@@ -78,69 +81,114 @@ class Host:
             ) from None
 
     def spawn(self, fn: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run `fn` as a task of the runtime's group."""
-        self._group.start_soon(fn)
+        """Run `fn` as a task of the runtime's group, out of reach of its cancellation: runs are stopped, not cut."""
+
+        async def main() -> None:
+            try:
+                with anyio.CancelScope(shield=True):
+                    await fn()
+            except Exception:  # one run's failure must not end the others
+                _log.exception("a task of a run failed: this is a defect of the runtime")
+
+        self._group.start_soon(main)
+
+    async def take_place(self, execution: Execution) -> None:
+        """Wait until `execution` may work."""
+        await self._places.acquire_on_behalf_of(execution)
+
+    def leave(self, execution: Execution) -> None:
+        """Let the next run work: nothing works for this one any more. Only the first time counts."""
+        if not execution.has_left:
+            execution.has_left = True
+            self._admitted -= 1
+            with contextlib.suppress(RuntimeError):  # it may not have had a place yet
+                self._places.release_on_behalf_of(execution)
 
     # --- for the runtime ----------------------------------------------------------------------------------------------
     def admit(self) -> int | None:
-        """Whether a new run may come in: None if it starts at once, else its position among those that wait.
+        """Let a new run come in: None if it starts at once, else its position among those that wait.
+
+        `execute` or `dismiss` follows; until then it counts.
 
         Raises:
             Overloaded: draining, or too many wait already.
         """
         if self.draining:
             raise Overloaded("this server is shutting down and takes no new runs")
-        if self._places.available_tokens > self._waiting:
-            return None
-        if self._waiting >= self.options.max_waiting:
+        waiting = max(0, self._admitted - self.options.max_runs)
+        if self._admitted >= self.options.max_runs and waiting >= self.options.max_waiting:
             raise Overloaded(
-                f"{self.options.max_runs} runs are working and {self._waiting} wait: try again later",
-                details={"running": self.options.max_runs, "waiting": self._waiting},
+                f"{self.options.max_runs} runs are working and {waiting} wait: try again later",
+                details={"running": self.options.max_runs, "waiting": waiting},
             )
-        return self._waiting + 1
+        self._admitted += 1
+        return waiting + 1 if self._admitted > self.options.max_runs else None
+
+    def dismiss(self) -> None:
+        """The run that was let in does not come: it could not be created, or was there before."""
+        self._admitted -= 1
 
     def execute(self, ticket: Ticket, team: Team[Any, Any], task: object, first: RunState) -> None:
-        """Run it to its end in tasks of the group, as soon as there is a place."""
+        """Run it to its end in tasks of the group; its agents work as soon as there is a place."""
         execution = Execution(self, ticket, team, task, first)
-        self._runs[ticket.run] = execution
-        self._waiting += 1
+        scope = anyio.CancelScope()
+        self._runs[ticket.run] = execution, scope
 
         async def main() -> None:
-            waiting = True
             try:
-                async with self._places:
-                    self._waiting -= 1
-                    waiting = False
+                with scope:
                     lease = await self._take(ticket.run)
                     if lease is not None:
                         await execution.main(lease)
             finally:
-                self._waiting -= waiting
+                self.leave(execution)
                 del self._runs[ticket.run]
                 execution.release()
 
-        self._group.start_soon(main)
+        self.spawn(main)
+        if self.draining:  # it was let in before
+            execution.stop("shutdown", _SHUT_DOWN)
 
     def running(self, run: str) -> Execution | None:
         """The execution of `run`, if it is in this process."""
-        return self._runs.get(run)
+        found = self._runs.get(run)
+        return found[0] if found is not None else None
 
     @property
     def count(self) -> int:
         """Runs in this process, waiting ones included."""
         return len(self._runs)
 
+    async def guard(self) -> None:
+        """Turn a cancellation of whoever entered the runtime into stops of its runs. Ends when cancelled."""
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):  # bounded by `drain`
+                await self.drain(0)
+
     async def drain(self, grace: float) -> None:
-        """Take no new runs, wait `grace` seconds for those there are, then stop the rest with cause `shutdown`."""
+        """Take no new runs, wait `grace` seconds for those there are, then stop the rest with cause `shutdown`.
+
+        Bounds: `grace` and four stop graces; what has not ended then is cut, and ended by whoever finds it.
+        """
         self.draining = True
         with anyio.move_on_after(grace):
-            while self._runs:
-                await next(iter(self._runs.values())).over()
-        for execution in list(self._runs.values()):
-            execution.stop("shutdown", "the server shut down")
+            await self._empty()
+        for execution, _ in list(self._runs.values()):
+            execution.stop("shutdown", _SHUT_DOWN)
         with anyio.move_on_after(3 * self.options.stop_grace):
-            while self._runs:
-                await next(iter(self._runs.values())).over()
+            await self._empty()
+        for execution, scope in list(self._runs.values()):
+            _log.error("run %s did not end and is cut", execution.run_id)
+            scope.cancel()
+        with anyio.move_on_after(self.options.stop_grace):
+            await self._empty()
+
+    async def _empty(self) -> None:
+        while self._runs:
+            execution, _ = next(iter(self._runs.values()))
+            await execution.over()
 
     async def _take(self, run: str) -> Lease | None:
         try:

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple
 
 import anyio
+import msgspec
 from typing_extensions import TypeVar
 
 from agentstream.agent import Agent, Context, safe_failure
@@ -45,7 +46,9 @@ class Invocation(Generic[I, O]):
 
     Attributes:
         inv: its id. parent: who called it; None for the entry agent.
+        children: what it called and has not ended.
         failure: why it did not finish, once it has ended; None if it finished.
+        shown: the result as its event shows it.
         abandoned: it did not end within the grace after its cancellation.
     """
 
@@ -54,10 +57,12 @@ class Invocation(Generic[I, O]):
     ) -> None:
         self.inv = ctx.inv
         self.parent = parent
-        self.children: list[Invocation[Any, Any]] = []
+        self.children: dict[Invocation[Any, Any], None] = {}
         self.failure: Failure | None = None
+        self.shown = msgspec.Raw(b"null")
         self.abandoned = False
         self.waiting = 0  # calls of this invocation that wait for a child
+        self.place: Literal["none", "asked", "taken"] = "none"
         self._run = run
         self._agent = agent
         self._task = task
@@ -67,12 +72,24 @@ class Invocation(Generic[I, O]):
         self._outer = anyio.CancelScope()
         self._inner = anyio.CancelScope()
         self._stopping: Failure | None = None
+        self._left = False  # the agent's `run` is over
+        self._closed = False  # the closing event has its number
 
     # --- what others see ----------------------------------------------------------------------------------------------
     @property
     def has_ended(self) -> bool:
         """Whether its closing event was emitted (or could not be)."""
         return self._ended.is_set()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether its closing event has its number: nothing may come from it any more."""
+        return self._closed
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it was cancelled."""
+        return self._stopping is not None
 
     async def ended(self) -> None:
         """Wait for the end."""
@@ -84,7 +101,9 @@ class Invocation(Generic[I, O]):
         Raises:
             AgentFailedError: it failed or was stopped.
         """
-        await self._ended.wait()
+        if not self._ended.is_set():
+            async with self._run.lent(self.parent):
+                await self._ended.wait()
         if self.failure is not None:
             raise AgentFailedError(self.inv, self.failure.code, self.failure.message)
         return self._value  # type: ignore[return-value]  # set where there is no failure
@@ -96,16 +115,18 @@ class Invocation(Generic[I, O]):
 
     def cancel(self, why: Failure) -> None:
         """Cancel the subtree. Returns at once; each invocation ends, or is given up after the grace."""
-        if not self._ended.is_set() and self._stopping is None:
+        if self._stopping is None and not self._closed:
             self._stopping = why
             self._outer.cancel()
             self._run.watch_end(self)
-        for child in self.children:
+        for child in list(self.children):
             child.cancel(why)
 
     def abandon(self) -> None:
         """Give it up: close what it has open and let nothing more through. Its task cannot be killed."""
-        if self._ended.is_set():
+        for child in list(self.children):
+            child.abandon()
+        if self._left or self._closed:  # it ends by itself, now that its children have
             return
         self.abandoned = True
         self._inner.shield = True
@@ -116,88 +137,89 @@ class Invocation(Generic[I, O]):
 
     # --- the task -----------------------------------------------------------------------------------------------------
     async def main(self) -> None:
-        """Run to the end. Never raises but for the cancellation of the whole runtime."""
-        try:
-            failure = await self._body()
-        except anyio.get_cancelled_exc_class():  # the host cancels the runtime itself
-            with anyio.CancelScope(shield=True):
-                await self._finish(Failure("stopped", "the runtime was cancelled"))
-            raise
-        await self._finish(failure)
+        """Run to the end. Never raises."""
+        failure = await self._body()
+        self._left = True
+        if not self._closed:
+            await self._finish(failure)
 
     async def _body(self) -> Failure | None:
-        finished = False
         try:
             with self._outer, self._inner:
                 self._value = await self._agent.run(self._ctx, self._task)
-                for child in self.children:
-                    await child.ended()
-                finished = True
+                self._run.rest(self)
+                await self._children_ended()
+                self.shown = await self._run.shown(self._value)
+                return None
+        except anyio.get_cancelled_exc_class():
+            # No scope's: on asyncio an agent may await something that somebody cancelled. That is its failure alone.
+            _log.warning("run %s: %s awaited something that was cancelled", self._run.run_id, self.inv)
         except Exception as error:  # noqa: BLE001  (the one door where an agent's own errors end)
             return self._explain(error)
-        return None if finished else self._stopping or Failure("cancelled", "the agent cancelled itself")
+        return self._stopping or Failure("cancelled", "the agent awaited something that was cancelled")
 
     def _explain(self, error: Exception) -> Failure:
-        code, message = safe_failure(error)
-        if not isinstance(error, AgentStreamError):
+        first = _first_cause(error)
+        code, message = safe_failure(first)
+        if not isinstance(first, AgentStreamError):
             _log.error("run %s: %s failed", self._run.run_id, self.inv, exc_info=error)
-        retryable = isinstance(error, AgentStreamError) and error.retryable
+        retryable = isinstance(first, AgentStreamError) and first.retryable
         return self._stopping or Failure(code, message, retryable)
 
     async def _finish(self, failure: Failure | None) -> None:
-        if self.abandoned:
-            return
         if failure is not None:
-            for child in self.children:
-                child.cancel(failure)
-        with anyio.CancelScope(shield=True):  # bounded: a child ends or is given up after the grace
-            for child in self.children:
-                await child.ended()
-        if self._ended.is_set():
-            return
-        with anyio.move_on_after(self._run.grace, shield=True):
-            failure = failure or await self._record_result()
-            if failure is not None:
-                await _settled(self._close(AgentFailed(failure.code, failure.message)))
+            for child in list(self.children):
+                child.cancel(Failure("stopped", "its caller failed"))
+        await self._children_ended()  # bounded: a cancelled child ends or is given up after the grace
+        if failure is None:
+            failure = await self._record_result()
+        else:
+            self._close(AgentFailed(failure.code, failure.message))
         self._end(failure)
+
+    async def _children_ended(self) -> None:
+        while self.children:
+            await next(iter(self.children)).ended()
 
     async def _record_result(self) -> Failure | None:
         """Emit `agent.finished` and wait until it was accepted: a caller acts on nothing that could be lost."""
+        self._close(AgentFinished(self.shown), Extra(private=bytes(self.shown)))
         try:
-            shown = await self._run.shown(self._value)
-            await _settled(self._close(AgentFinished(shown), Extra(private=await self._run.recorded(self._value))))
             await self._run.flush()
         except AgentStreamError as error:
             return Failure(error.code, error.detail, error.retryable)
         return None
 
     # --- inside -------------------------------------------------------------------------------------------------------
-    async def announce(self, key: str, version: str) -> None:
-        """Emit `agent.started`."""
-        started = AgentStarted(
-            self.parent.inv if self.parent else "",
-            role=self._ctx.role,
-            task=await self._run.shown(self._task),
-            key=key,
-            version=version,
-        )
-        await _settled(self._ctx.put_reserved(started))
+    def announce(self, task: msgspec.Raw, key: str, version: str) -> Awaitable[None] | None:
+        """Emit `agent.started`; returns what to await until it was taken, if anything.
 
-    def _close(self, event: Event, extra: Extra | None = None) -> Awaitable[None] | None:
-        try:
-            self._ctx.close_open()
-            return self._ctx.put_reserved(event, extra)
-        except AgentStreamError as error:
-            # The bus has failed: the run ends for that reason, and this event with it.
-            _log.debug("run %s: %s: %s", self._run.run_id, event.type, error)
-            return None
+        Raises:
+            EmitAfterEnd: the run has ended.
+        """
+        parent = self.parent
+        started = AgentStarted(
+            parent.inv if parent else "", role=self._ctx.role, task=task, key=key, version=version
+        )
+        waiting = self._ctx.put_reserved(started)
+        if parent is not None:
+            parent.children[self] = None
+        return waiting
+
+    def _close(self, event: Event, extra: Extra | None = None) -> None:
+        self._closed = True
+        self._ctx.finish(event, extra)
 
     def _end(self, failure: Failure | None) -> None:
         self.failure = failure
-        self._run.invocation_ended(self, self._ctx)
+        if self.parent is not None:
+            self.parent.children.pop(self, None)
+        self._run.invocation_ended(self)
         self._ended.set()
 
 
-async def _settled(waiting: Awaitable[None] | None) -> None:
-    if waiting is not None:
-        await waiting
+def _first_cause(error: BaseException) -> BaseException:
+    """An agent's own task group wraps what failed in it."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,13 +1,14 @@
 """Runs whose worker died: ended here in one terminal event, with everything open closed before it.
 
-What comes in: running runs that nobody holds. What goes out: `agent.failed {code: worker_lost}` for what was open, then
-`run.failed {code: worker_lost}`. It does not know teams or agents: going on with the work is not its business.
+What comes in: running runs that nobody holds, or whose writer here lost its store. What goes out: the ends of what was
+open, then `run.failed`, with code `worker_lost`, `store` or `log_full`. It does not know teams or agents: going on with
+the work is not its business.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import anyio
 
@@ -41,12 +42,16 @@ from agentstream.wire import decode_event
 if TYPE_CHECKING:
     from agentstream.runtime.host import Host
 
-__all__ = ("Open", "end_orphan", "look_for_orphans")
+__all__ = ("Open", "end_lost", "look_for_orphans")
 
 _log = logging.getLogger("agentstream.runtime")
 
 _AT_ONCE: Final = 16
 _MESSAGE: Final = "the process that ran it ended before it did"
+_NO_BOUND: Final = 2**40
+"""Bytes. What closes a run is handed in at once; its size follows from what was open."""
+
+_Closing: TypeAlias = type[TextFinished | ThinkingFinished | ToolFailed | StepFailed]
 
 
 class Open:
@@ -55,7 +60,12 @@ class Open:
     def __init__(self) -> None:
         self.numbers: dict[str, int] = {}
         self.invocations: dict[str, str] = {}  # inv → agent
-        self.things: dict[str, dict[str, Event]] = {}  # inv → id → the event that closes it
+        self.things: dict[str, dict[str, _Closing]] = {}  # inv → id → what closes it
+
+    @property
+    def count(self) -> int:
+        """How many events close all of it."""
+        return len(self.invocations) + sum(map(len, self.things.values()))
 
     def see(self, event: AnyEvent) -> None:
         """Take the next event of the log."""
@@ -67,14 +77,15 @@ class Open:
                 self.invocations[event.inv] = event.agent
             case AgentFinished() | AgentFailed():
                 self.invocations.pop(event.inv, None)
+                self.things.pop(event.inv, None)
             case TextStarted(block=id_):
-                things[id_] = TextFinished(id_)
+                things[id_] = TextFinished
             case ThinkingStarted(block=id_):
-                things[id_] = ThinkingFinished(id_)
+                things[id_] = ThinkingFinished
             case ToolStarted(call=id_):
-                things[id_] = ToolFailed(id_, code="worker_lost", message=_MESSAGE)
+                things[id_] = ToolFailed
             case StepStarted(step=id_):
-                things[id_] = StepFailed(id_, code="worker_lost", message=_MESSAGE)
+                things[id_] = StepFailed
             case TextFinished(block=id_) | ThinkingFinished(block=id_):
                 things.pop(id_, None)
             case ToolFinished(call=id_) | ToolFailed(call=id_) | ToolDenied(call=id_):
@@ -91,9 +102,12 @@ async def look_for_orphans(host: Host) -> None:
         try:
             for run in await host.store.free(_AT_ONCE):
                 if host.running(run) is None and await _is_orphan(host, run):
-                    await _end(host, run)
-        except StoreError as error:
+                    _log.warning("run %s: its worker died; ending it", run)
+                    await end_lost(host, run, RunFailed("worker_lost", _MESSAGE, retryable=True))
+        except AgentStreamError as error:
             _log.warning("looking for runs without a worker: %s", error)
+        except Exception:  # noqa: BLE001  (one run that cannot be read must not end the others)
+            _log.exception("looking for runs without a worker")
         await anyio.sleep(host.options.poll)
 
 
@@ -107,45 +121,56 @@ async def _is_orphan(host: Host, run: str) -> bool:
     return tail.epoch > 0 or not young
 
 
-async def _end(host: Host, run: str) -> None:
+async def end_lost(host: Host, run: str, failed: RunFailed) -> None:
+    """End a run whose writer is gone, or has lost its store, if nobody else writes to it.
+
+    Raises:
+        AgentStreamError: the store did not take it.
+    """
     lease = await host.store.take(run, host.name, seconds=host.options.lease)
     if lease is None:
         return
-    _log.warning("run %s: its worker died; ending it", run)
     try:
-        await end_orphan(host, lease)
-    except AgentStreamError as error:
-        _log.error("run %s could not be ended (%s): %s", run, error.code, error)
+        await _end(host, lease, failed)
     finally:
         with anyio.move_on_after(host.options.stop_grace, shield=True):
             await host.store.give_back(lease)
 
 
-async def end_orphan(host: Host, lease: Lease) -> None:
-    """Close what is open in the run's log and end it.
-
-    Raises:
-        StoreError: the store did not take it.
-    """
+async def _end(host: Host, lease: Lease, failed: RunFailed) -> None:
+    """Close what is open in the run's log and end it, in one chunk: a log that is full takes only its last."""
     store, run = host.store, lease.run
     tail = await store.tail(run)
     open_ = await _read_open(store, run)
     keeper = StateKeeper(store, run, tail.incarnation, await load_state(store, run))
     writer = Writer(store, lease, keeper, host.options, host.clock)
     reassembler = Reassembler()
-    bus = MergeBus(writer.append, last=tail.last, reassembler=reassembler, clock=host.clock)
-    async with anyio.create_task_group() as group:
-        group.start_soon(bus.drain)
-        for inv, agent in reversed(open_.invocations.items()):
-            reassembler.lane(inv).next = open_.numbers[inv] + 1
-            emitter = _emitter(bus, agent, inv)
-            for event in reversed(open_.things.get(inv, {}).values()):
-                await emitter.emit(event)
-            await _settled(emitter.put_reserved(AgentFailed("worker_lost", _MESSAGE)))
-        failed = RunFailed("worker_lost", _MESSAGE, retryable=True)
-        await _settled(_emitter(bus, "", "").put_reserved(failed, Extra(bare=True, ends="failed")))
-        bus.close()
+    bus = MergeBus(
+        writer.append,
+        capacity=open_.count + 1,
+        max_bytes=_NO_BOUND,
+        last=tail.last,
+        reassembler=reassembler,
+        clock=host.clock,
+    )
+    for inv, agent in reversed(open_.invocations.items()):
+        reassembler.lane(inv).next = open_.numbers[inv] + 1
+        emitter = _emitter(bus, agent, inv)
+        for id_, closing in reversed(open_.things.get(inv, {}).items()):
+            if closing is ToolFailed or closing is StepFailed:
+                _put(emitter, closing(id_, code=failed.code, message=failed.message))
+            else:
+                _put(emitter, closing(id_))
+        _put(emitter, AgentFailed(failed.code, failed.message))
+    _put(_emitter(bus, "", ""), failed, Extra(bare=True, ends="failed"))
+    bus.close()
+    await bus.drain()
     await keeper.keep()
+
+
+def _put(emitter: Emitter, event: Event, extra: Extra | None = None) -> None:
+    waiting = emitter.put_reserved(event, extra)
+    assert waiting is None  # the bus has room for all of them
 
 
 async def _read_open(store: Store, run: str) -> Open:
@@ -166,8 +191,3 @@ def _emitter(bus: MergeBus, agent: str, inv: str) -> Emitter:
 
 async def _no_artifacts(data: bytes, mime: str, name: str) -> tuple[str, str]:
     raise StoreError("recovery makes no artifacts")
-
-
-async def _settled(waiting: Any) -> None:  # Any: an awaitable or None
-    if waiting is not None:
-        await waiting

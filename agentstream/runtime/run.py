@@ -14,9 +14,10 @@ import msgspec
 import pydantic
 from typing_extensions import Self, TypeVar
 
+from agentstream.agent.generation import STRUCTURED
 from agentstream.answer import EventStreamAnswer, Request, Response, as_response
 from agentstream.errors import InvalidInput, RunFailedError, RunLost, RunStoppedError
-from agentstream.events import AnyEvent, Json, Reset, RunFailed, RunFinished, RunStopped, TextDelta
+from agentstream.events import AnyEvent, Json, Reset, RunFailed, RunFinished, RunStopped, TextDelta, TextFinished, TextStarted
 from agentstream.ports import Store
 from agentstream.runtime.edge import Edge
 from agentstream.runtime.mail import Stop, stop_letter
@@ -157,10 +158,14 @@ class Run(Generic[R]):
 
 
 class RunText:
-    """Iterates over text as it comes; after a `Reset` it begins anew. Use it as an async context manager."""
+    """Iterates over text as it comes; after a `Reset` it begins anew. Use it as an async context manager.
+
+    Blocks that hold the JSON of a typed answer (`role` is `structured`) are for programs and left out.
+    """
 
     def __init__(self, events: Subscription) -> None:
         self._events = events
+        self._structured: set[str] = set()
 
     async def __aenter__(self) -> Self:
         await self._events.__aenter__()
@@ -177,5 +182,9 @@ class RunText:
     async def __anext__(self) -> str:
         while True:
             event: AnyEvent | Reset = await self._events.__anext__()
-            if isinstance(event, TextDelta):
+            if isinstance(event, TextStarted) and event.role == STRUCTURED:
+                self._structured.add(event.block)
+            elif isinstance(event, TextFinished):
+                self._structured.discard(event.block)
+            elif isinstance(event, TextDelta) and event.block not in self._structured:
                 return event.text

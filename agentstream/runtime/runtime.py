@@ -28,6 +28,7 @@ from agentstream.answer.request import read_request
 from agentstream.bus import encode_value
 from agentstream.clock import SYSTEM_CLOCK, Clock
 from agentstream.errors import (
+    BodyTooLarge,
     AgentStreamError,
     DuplicateTeam,
     InvalidInput,
@@ -61,6 +62,8 @@ I = TypeVar("I")  # noqa: E741
 O = TypeVar("O")  # noqa: E741
 
 _TITLE = 120
+_MAX_INPUT = 128 * 1024
+"""Of the input's JSON: it travels in the run's first event, before there is anything that could hold an artifact."""
 
 
 class RuntimeStatistics(msgspec.Struct, frozen=True):
@@ -137,6 +140,7 @@ class Runtime:
             self._edge = Edge(store, self._drain_switch, self._answers)
             group.start_soon(self._watchdog.watch)
             group.start_soon(look_for_orphans, self._host)
+            group.start_soon(self._host.guard)
             self._group = group
         except BaseException:
             await self._stack.aclose()
@@ -201,8 +205,9 @@ class Runtime:
             files: paths, or what `upload` returned.
 
         Raises:
-            InvalidInput: the input, a file or an option does not fit. KeyReused: the key came with another input.
-            Overloaded: too many runs wait, or the runtime is draining. StoreDown: the store did not take it.
+            InvalidInput: the input, a file or an option does not fit. BodyTooLarge: the input is above 128 KiB.
+            KeyReused: the key came with another input. Overloaded: too many runs wait, or the runtime is draining.
+            StoreDown: the store did not take it.
         """
         host = self._running()
         if isinstance(team, Agent):
@@ -211,13 +216,20 @@ class Runtime:
         settled = (options or RunOptions()).over(team.options)
         handed = local_files(files)
         digest = _digest(team, task, handed, settled)
-        position = host.admit()
+        shown = _input(task)
         run = new_run_id()
-        started = RunStarted(run, team.name, input=msgspec.Raw(encode_value(task)))
-        first = first_chunk(started, self._clock.wall_ms(), position)
         facts = RunFacts(team=team.name, owner=owner, title=_title(task), created=self._clock.wall_ms())
-        created = await host.store.create(run, f"{owner}\n{key}" if key else "", digest, first, facts=facts)
-        if created.fresh:
+        known_as = f"{len(owner)}:{owner}:{key}" if key else ""
+        position = host.admit()
+        first = first_chunk(RunStarted(run, team.name, input=shown), self._clock.wall_ms(), position)
+        try:
+            created = await host.store.create(run, known_as, digest, first, facts=facts)
+        except BaseException:
+            host.dismiss()
+            raise
+        if not created.fresh:
+            host.dismiss()
+        else:
             ticket = Ticket(
                 run, created.incarnation, owner, files=tuple(handed), metadata=dict(metadata or {}), options=settled
             )
@@ -349,6 +361,16 @@ def _digest(team: Team[Any, Any], task: object, files: Sequence[File], options: 
     facts = [team.name, team.version, [[file.name, file.size] for file in files], options.model_dump(mode="json")]
     body = encode_value(task) + msgspec.json.encode(facts)
     return hashlib.blake2b(body, digest_size=16).hexdigest()
+
+
+def _input(task: object) -> msgspec.Raw:
+    """The input as `run.started` shows it."""
+    encoded = encode_value(task)
+    if len(encoded) > _MAX_INPUT:
+        raise BodyTooLarge(
+            f"the input is {len(encoded):,} bytes; at most {_MAX_INPUT:,} are taken: hand larger data in as a file"
+        )
+    return msgspec.Raw(encoded)
 
 
 def _title(task: object) -> str:

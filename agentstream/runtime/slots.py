@@ -29,12 +29,28 @@ class Slots:
         return self._limiter.available_tokens < 1
 
     async def take(self, who: Invocation[Any, Any]) -> None:
-        """Wait for a place."""
-        await self._limiter.acquire_on_behalf_of(who)
+        """Wait for a place; at once for who has one, or asks for one in another of its tasks."""
+        if who.place != "none":
+            return
+        who.place = "asked"
+        try:
+            await self._limiter.acquire_on_behalf_of(who)
+            who.place = "taken"
+        finally:
+            if who.place == "asked":
+                who.place = "none"
+
+    def take_at_once(self, who: Invocation[Any, Any]) -> None:
+        """Take a place if there is one."""
+        if who.place == "none":
+            with contextlib.suppress(anyio.WouldBlock):
+                self._limiter.acquire_on_behalf_of_nowait(who)
+                who.place = "taken"
 
     def give(self, who: Invocation[Any, Any]) -> None:
         """Give the place back; harmless where it is lent or was given back."""
-        with contextlib.suppress(RuntimeError):
+        if who.place == "taken":
+            who.place = "none"
             self._limiter.release_on_behalf_of(who)
 
     def lent(self, who: Invocation[Any, Any] | None) -> _Lent:
@@ -61,6 +77,9 @@ class _Lent:
         if who is None or who.has_ended:
             return
         who.waiting -= 1
-        # A cancelled caller is about to end: it does not queue for its place again.
-        if who.waiting == 0 and (error is None or isinstance(error, Exception)):
+        if who.waiting:
+            return
+        if error is None or isinstance(error, Exception):
             await self._slots.take(who)
+        else:  # a cancelled caller cannot queue for its place again; nearly always it is about to end
+            self._slots.take_at_once(who)

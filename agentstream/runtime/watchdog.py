@@ -36,13 +36,13 @@ class Watchdog:
         self.blocked = 0
         self._clock = clock
         self._stamp = clock.monotonic()
-        self._stop = threading.Event()
 
     async def watch(self) -> None:
         """Stamp until cancelled; the thread ends with it."""
         self._stamp = self._clock.monotonic()
+        stop = threading.Event()
         thread = threading.Thread(
-            target=self._look, args=(threading.get_ident(),), name="agentstream-watchdog", daemon=True
+            target=self._look, args=(threading.get_ident(), stop), name="agentstream-watchdog", daemon=True
         )
         thread.start()
         try:
@@ -50,12 +50,12 @@ class Watchdog:
                 self._stamp = self._clock.monotonic()
                 await anyio.sleep(STAMP_EVERY)
         finally:
-            self._stop.set()
+            stop.set()
             thread.join(_JOIN)
 
-    def _look(self, loop_thread: int) -> None:
-        told = 0.0
-        while not self._stop.wait(STAMP_EVERY):
+    def _look(self, loop_thread: int, stop: threading.Event) -> None:
+        told: float | None = None
+        while not stop.wait(STAMP_EVERY):
             stamp = self._stamp
             silent = self._clock.monotonic() - stamp
             if silent >= SILENT_FOR and stamp != told:

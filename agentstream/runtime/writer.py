@@ -80,8 +80,9 @@ class Writer:
                 raise StoreDown("the store did not answer an append within its limit")
             if self._clock.monotonic() - renewed < options.renew:
                 continue
+            renewing = self._clock.monotonic()
             if await self._renew():
-                renewed = self._clock.monotonic()
+                renewed = renewing
             elif self._clock.monotonic() - renewed > options.lease - options.stop_grace:
                 raise StoreDown("the lease could not be renewed in time")
 
@@ -101,8 +102,10 @@ class Writer:
             _log.warning("run %s: the lease lapses by itself: %s", self._lease.run, error)
 
     async def _renew(self) -> bool:
-        try:
-            return await self._store.renew(self._lease, seconds=self._options.lease)
-        except StoreDown as error:
-            _log.warning("run %s: lease not renewed: %s", self._lease.run, error)
-            return False
+        # A renewal that hangs must not hide that the lease ends, nor that an append hangs as well.
+        with anyio.move_on_after(self._options.emit_timeout / 2):
+            try:
+                return await self._store.renew(self._lease, seconds=self._options.lease)
+            except StoreDown as error:
+                _log.warning("run %s: lease not renewed: %s", self._lease.run, error)
+        return False

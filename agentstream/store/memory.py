@@ -202,7 +202,9 @@ class MemoryStore:
         """See `ports.EventLog.read`. O(log chunks + chunks returned); the objects are those appended."""
         log = self._log(run)
         found: list[Chunk] = []
-        for chunk in islice(log.chunks, bisect_right(log.lasts, after), None):
+        # By index: a slice copies all that follows, and `islice` walks over all that comes before.
+        for at in range(bisect_right(log.lasts, after), len(log.chunks)):
+            chunk = log.chunks[at]
             max_bytes -= len(chunk.lines)
             if max_bytes < 0 and found:
                 break

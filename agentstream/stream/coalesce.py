@@ -51,22 +51,18 @@ def coalesce(rows: Sequence[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
     """
     found: list[tuple[int, bytes]] = []
     glance = b""
-    at = 0
-    while at < len(rows):
-        row = rows[at]
-        line = row[1]
-        text = line.find(_TEXT)
-        if text < 0:
-            glance = b""
-        elif line[text - _GLANCE : text] != glance:
-            glance = line[text - _GLANCE : text]
-        else:
-            found[-1], end = _join(rows, at - 1)
-            if end > at:
-                at, glance = end, b""
+    done = 0
+    for at, row in enumerate(rows):
+        if at < done:
+            continue
+        text = row[1].find(_TEXT)
+        before, glance = glance, row[1][text - _GLANCE : text] if text > 0 else b""
+        if glance and glance == before:
+            found[-1], done = _join(rows, at - 1)
+            if done > at:
+                glance = b""
                 continue
         found.append(row)
-        at += 1
     return found
 
 

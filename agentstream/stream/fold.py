@@ -16,12 +16,21 @@ import msgspec
 from agentstream import events as ev
 from agentstream.wire import decode_event
 
-__all__ = ("AgentState", "ArtifactState", "Failure", "RunState", "VerdictState", "fold")
+__all__ = (
+    "AgentState",
+    "AgentStatus",
+    "ArtifactState",
+    "Failure",
+    "RunState",
+    "RunStatus",
+    "VerdictState",
+    "fold",
+)
 
 AgentStatus: TypeAlias = Literal["running", "finished", "failed", "superseded"]
 RunStatus: TypeAlias = Literal["running", "waiting", "finished", "failed", "stopped"]
 
-MOST_LISTED: Final = 1000
+_MOST_LISTED: Final = 1000
 """Artifacts and verdicts beyond the newest thousand are left out, so that the state has a bound."""
 
 
@@ -157,7 +166,7 @@ class _Draft:
     def get(self, field: str) -> Any:  # Any: see `fields`
         return self.fields.get(field, getattr(self.state, field))
 
-    def agent(self, inv: str, **changes: object) -> None:
+    def _change(self, inv: str, **changes: object) -> None:
         """Change one invocation."""
         if self.agents is None:
             self.agents = dict(self.state.agents)
@@ -192,7 +201,7 @@ class _Draft:
             case ev.RunStopped():
                 self._end(event, "stopped", cause=event.cause, detail=event.detail)
             case ev.AttemptSuperseded():
-                self.agent(event.of, status="superseded")
+                self._change(event.of, status="superseded")
                 lost = frozenset(event.ids)
                 fields["artifacts"] = tuple(known for known in self.get("artifacts") if known.id not in lost)
             case ev.PlanUpdated():
@@ -208,17 +217,17 @@ class _Draft:
             case ev.AgentStarted():
                 self._start(event)
             case ev.AgentWaiting():
-                self.agent(event.inv, waiting_on=event.on)
+                self._change(event.inv, waiting_on=event.on)
             case ev.AgentProgress():
-                self.agent(event.inv, waiting_on="", message=event.message, done=event.done, total=event.total)
+                self._change(event.inv, waiting_on="", message=event.message, done=event.done, total=event.total)
             case ev.AgentFinished():
-                self.agent(event.inv, status="finished", waiting_on="")
+                self._change(event.inv, status="finished", waiting_on="")
             case ev.AgentFailed():
-                self.agent(event.inv, status="failed", waiting_on="", failure=Failure(event.code, event.message))
+                self._change(event.inv, status="failed", waiting_on="", failure=Failure(event.code, event.message))
             case _:
                 self._take_work(event)
                 if (known := self._agents().get(event.inv)) is not None and known.waiting_on:
-                    self.agent(event.inv, waiting_on="")
+                    self._change(event.inv, waiting_on="")
 
     def _take_work(self, event: ev.Event) -> None:
         match event:
@@ -226,10 +235,10 @@ class _Draft:
                 self.fields["plan"] = event.steps
             case ev.ArtifactCreated():
                 made = ArtifactState(event.id, event.mime, event.name, event.size, event.inv)
-                self.fields["artifacts"] = (*self.get("artifacts"), made)[-MOST_LISTED:]
+                self.fields["artifacts"] = (*self.get("artifacts"), made)[-_MOST_LISTED:]
             case ev.VerdictGiven():
                 given = VerdictState(event.inv, event.ok, event.feedback, event.score, event.step)
-                self.fields["verdicts"] = (*self.get("verdicts"), given)[-MOST_LISTED:]
+                self.fields["verdicts"] = (*self.get("verdicts"), given)[-_MOST_LISTED:]
             case _:
                 pass
 

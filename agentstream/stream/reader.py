@@ -29,12 +29,21 @@ _READ_BYTES: Final = 64 * 1024
 
 
 class Page(msgspec.Struct, frozen=True, gc=False):
-    """Neighbouring lines of a log: `last - first + 1` of them. `ends` as in `ports.Chunk`."""
+    """Neighbouring lines of a log: `last - first + 1` of them. `ends` as in `ports.Chunk`.
+
+    `parts` joined are the lines. They are joined when somebody looks: a page that was framed before needs its numbers
+    only.
+    """
 
     first: int
     last: int
-    lines: bytes
+    parts: tuple[bytes, ...]
     ends: str = ""
+
+    @property
+    def lines(self) -> bytes:
+        """The lines, each ended by LF."""
+        return b"".join(self.parts)
 
 
 def skip_lines(lines: bytes, count: int, offset: int = 0) -> int:
@@ -92,8 +101,14 @@ class LogReader:
             if self._ended:
                 return None
             notice = await self._load()
-            if notice is not None or self._ended:
+            if notice is not None:
                 return notice
+        return self.ready(max_bytes)
+
+    def ready(self, max_bytes: int = PAGE_BYTES) -> Page | None:
+        """The page that follows if it was read already, without waiting; else None."""
+        if not self._chunks:
+            return None
         return self._take_chunks(max_bytes) or self._take_lines(max_bytes)
 
     async def _load(self) -> Reset | None:
@@ -140,7 +155,7 @@ class LogReader:
             parts.append(chunk.lines[self._offset :])  # of a whole chunk this is the same object, not a copy
             self._pass(chunk)
             ends = chunk.ends
-        return Page(first, self.after, b"".join(parts), ends) if parts else None
+        return Page(first, self.after, tuple(parts), ends) if parts else None
 
     def _take_lines(self, max_bytes: int) -> Page:
         """As many lines of the first chunk as fit, and at least one."""
@@ -155,7 +170,7 @@ class LogReader:
         if self.after == chunk.last:
             self._pass(chunk)
             ends = chunk.ends
-        return Page(first, self.after, lines[start:end], ends)
+        return Page(first, self.after, (lines[start:end],), ends)
 
     def _pass(self, chunk: Chunk) -> None:
         self._chunks.popleft()

@@ -111,7 +111,7 @@ def _routes(runtime: Runtime, options: WebOptions) -> dict[str, dict[str, Handle
     }
     if options.page:
         page = PageRoutes()
-        routes |= {"/": {"GET": page.index}, "/{file}": {"GET": page.file}}
+        routes |= {"/": {"GET": page.index}, **{f"/{name}": {"GET": page.file} for name in page.names}}
     return routes
 
 

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, unquote
 
 import anyio
+from anyio.lowlevel import RunVar
 
 from agentstream.errors import InvalidInput, Overloaded
+from agentstream.runtime.files import clean_name
 from agentstream.web.bodies import media_type, read_body
 from agentstream.web.exchange import HttpRequest, JsonAnswer, WholeAnswer
 from agentstream.web.problems import ArtifactUnknown, UnsupportedMediaType
@@ -53,7 +55,8 @@ class FileRoutes:
     def __init__(self, runtime: Runtime, options: WebOptions) -> None:
         self._runtime = runtime
         self._options = options
-        self._places = anyio.CapacityLimiter(options.max_uploads)
+        # One for each event loop: the application may be made before any, and a program may run several in turn.
+        self._places: RunVar[anyio.CapacityLimiter] = RunVar("agentstream.web.uploads")
 
     async def upload(self, request: HttpRequest) -> ASGIApp:
         """`POST /files`: the body is the file, as it is; `X-File-Name` (percent-encoded UTF-8) or `?name=` names it.
@@ -68,8 +71,9 @@ class FileRoutes:
                 "with its name in `X-File-Name`"
             )
         name = _name(request)
+        places = self._limiter()
         with anyio.move_on_after(_MOST_WAIT_S) as waiting:
-            await self._places.acquire_on_behalf_of(request)
+            await places.acquire_on_behalf_of(request)
         if waiting.cancelled_caught:
             raise Overloaded("too many files are being uploaded: try again later")
         try:
@@ -77,8 +81,15 @@ class FileRoutes:
             mime = "" if kind in _UNSAID else _checked(kind)
             file = await self._runtime.upload(name, data, mime=mime, owner=_OWNER)
         finally:
-            self._places.release_on_behalf_of(request)
-        return JsonAnswer({"file": file, "name": name, "size": len(data)}, status=201)
+            places.release_on_behalf_of(request)
+        return JsonAnswer({"file": file, "name": clean_name(name), "size": len(data)}, status=201)
+
+    def _limiter(self) -> anyio.CapacityLimiter:
+        places = self._places.get(None)
+        if places is None:
+            places = anyio.CapacityLimiter(self._options.max_uploads)
+            self._places.set(places)
+        return places
 
     async def artifact(self, request: HttpRequest) -> ASGIApp:
         """`GET /runs/{run}/artifacts/{id}`: the bytes. An id names its content, so it is fetched once."""

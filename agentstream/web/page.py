@@ -7,13 +7,12 @@ itself. It does not know what the page does.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib.resources import files
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from agentstream.web.exchange import HttpRequest, WholeAnswer
-from agentstream.web.problems import NotFound
+from agentstream.web.exchange import HttpRequest, WholeAnswer, sub_path
 
 if TYPE_CHECKING:
     from agentstream.answer import ASGIApp
@@ -53,6 +52,11 @@ class PageRoutes:
             if (kind := item.name[item.name.rfind(".") :]) in _KINDS
         }
 
+    @property
+    def names(self) -> Collection[str]:
+        """The page's files."""
+        return self._files.keys()
+
     async def index(self, request: HttpRequest) -> ASGIApp:
         """`GET /`."""
         if not request.scope["path"].endswith("/"):
@@ -61,13 +65,11 @@ class PageRoutes:
         return self._serve("index.html", request)
 
     async def file(self, request: HttpRequest) -> ASGIApp:
-        """`GET /{file}`."""
-        return self._serve(request.parameters["file"], request)
+        """`GET /{name}` for each of `names`."""
+        return self._serve(sub_path(request.scope)[1:], request)
 
     def _serve(self, name: str, request: HttpRequest) -> ASGIApp:
-        file = self._files.get(name)
-        if file is None:
-            raise NotFound("there is nothing at this address")
+        file = self._files[name]
         if file.headers[b"etag"].decode("ascii") in (request.header(b"if-none-match") or ""):
             return WholeAnswer(304, file.headers)
         return WholeAnswer(200, file.headers, file.body)

@@ -20,7 +20,15 @@ import pydantic
 from agentstream.agent import RunOptions
 from agentstream.answer import ASGIApp, EventStreamAnswer
 from agentstream.answer.request import read_request
-from agentstream.errors import InvalidInput, RunFailedError, RunLost, RunStoppedError, RunUnknown, StoreDown
+from agentstream.errors import (
+    AgentStreamError,
+    InvalidInput,
+    RunFailedError,
+    RunLost,
+    RunStoppedError,
+    RunUnknown,
+    StoreDown,
+)
 from agentstream.ids import Cursor, is_run_id
 from agentstream.web.bodies import ClientLeft, read_json
 from agentstream.web.exchange import HttpRequest, JsonAnswer
@@ -111,9 +119,10 @@ class RunRoutes:
         """Until the run ends or the time is up.
 
         Raises:
-            ClientLeft: nobody waits any more.
+            ClientLeft: nobody waits any more. RunGone, StoreDown: as the store says.
         """
         left = False
+        trouble: AgentStreamError | None = None
 
         async def watch() -> None:
             nonlocal left
@@ -129,7 +138,11 @@ class RunRoutes:
                     await run.result()
                 except (RunFailedError, RunStoppedError, RunLost):
                     pass  # the state says how it ended
+                except AgentStreamError as error:
+                    trouble = error  # raised below: the group would wrap it
             group.cancel_scope.cancel()
+        if trouble is not None:
+            raise trouble
         if left:
             raise ClientLeft
 

@@ -229,11 +229,15 @@ class _Server(uvicorn.Server):
 
 
 class _Noise(logging.Filter):
-    """Keeps the server from logging each cut stream as an error with a traceback: it is how a cut is said in ASGI."""
+    """Keeps the server from logging each cut stream as an error with a traceback: it is how a cut is said in ASGI.
+
+    What is cancelled because the process ends is no error either.
+    """
 
     @override
     def filter(self, record: logging.LogRecord) -> bool:
-        return not (record.exc_info and isinstance(record.exc_info[1], StreamAborted))
+        error = record.exc_info[1] if record.exc_info else None
+        return error is None or (isinstance(error, Exception) and not isinstance(error, StreamAborted))
 
 
 def _logged(inner: ASGIApp) -> ASGIApp:

@@ -169,7 +169,7 @@ async def read(llm: LLM, words: list[str]) -> None:
     """Ask, and keep the text as it comes."""
     async with llm.stream(ASK) as stream:
         async for delta in stream:
-            words.append(delta.text if isinstance(delta, TextPart) else "")
+            words.append(delta.text if isinstance(delta, TextPart) else "")  # noqa: PERF401  (kept when it breaks off)
 
 
 async def fails(handle: Handle, **limits: float | None) -> tuple[LLMError, str]:

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from agentstream.errors import AgentStreamError, Fenced, RolledBack, RunGone
 from agentstream.ids import new_run_id
-from agentstream.ports import Chunk, RunFacts, Store
+from agentstream.ports import Chunk, Lease, RunFacts, Store
 from agentstream.store import open_store
 
 
@@ -54,6 +54,7 @@ class _LogMachine(RuleBasedStateMachine):
         self.do(self.store.create(self.run, "", "", first, facts=RunFacts()))
         self.log: list[tuple[int, Chunk]] = [(0, first)]
         self.epoch = 0
+        self.held: Lease | None = None
 
     def reopen(self) -> None:
         self.store = open_store(self.address.format(self.folder.name))
@@ -117,25 +118,26 @@ class _LogMachine(RuleBasedStateMachine):
         wanted = self.judge(self.epoch, chunk)
         assert self.outcome(self.store.append(self.run, self.epoch, chunk.first - 1, chunk)) == wanted
 
-    @rule(holder=st.sampled_from("ab"), held=st.booleans())
-    def take(self, holder: str, held: bool) -> None:
+    @rule(holder=st.sampled_from("ab"), seconds=st.sampled_from([0.0, 3_600.0]))
+    def take(self, holder: str, seconds: float) -> None:
         """A lease that lapses at once, or one that holds: then the store may answer from memory."""
-        lease = self.do(self.store.take(self.run, holder, seconds=0.0))
-        if self.ended:
+        lease = self.do(self.store.take(self.run, holder, seconds=seconds))
+        if self.ended or (self.held is not None and self.held.holder != holder):
             assert lease is None
             return
-        assert lease.epoch == self.epoch + 1
-        self.epoch = lease.epoch
-        if held:
-            assert self.do(self.store.renew(lease, seconds=3_600))
-            again = self.do(self.store.take(self.run, holder, seconds=3_600))
-            self.epoch += 1
-            assert again.epoch == self.epoch
-            assert self.do(self.store.take(self.run, "c")) is None
-            if len(self.open) > 1 or self.ended:
-                self.do(self.store.give_back(again))
-            else:
-                self.lease = again
+        self.epoch += 1
+        assert (lease.holder, lease.epoch) == (holder, self.epoch)
+        self.held = lease if seconds else None
+
+    @precondition(lambda self: self.held is not None)
+    @rule(late=st.booleans())
+    def give_back(self, late: bool) -> None:
+        """Let go of the lease, or let it lapse."""
+        if late:
+            assert self.do(self.store.renew(self.held, seconds=0.0))
+        else:
+            self.do(self.store.give_back(self.held))
+        self.held = None
 
     @rule(after=st.integers(-2, 3), max_bytes=st.sampled_from([0, 15, 40, 1_000]))
     def read(self, after: int, max_bytes: int) -> None:
@@ -157,10 +159,6 @@ class _LogMachine(RuleBasedStateMachine):
         """The writer's handle is lost and another one is opened; on disk the lost one may still be there."""
         if self.address == "memory:":
             return
-        lease = getattr(self, "lease", None)
-        if lease is not None:
-            self.do(self.store.give_back(lease))
-            self.lease = None
         self.reopen()
         if len(self.open) > 2:
             self.do(self.open.pop(0).__aexit__())
@@ -171,7 +169,6 @@ class _LogMachine(RuleBasedStateMachine):
         """A run that has ended is deleted; the next one begins anew."""
         self.do(self.store.forget(self.run))
         assert self.outcome(self.store.tail(self.run)) is RunGone
-        self.lease = None
         self.start()
 
     # --- always -------------------------------------------------------------------------------------------------------

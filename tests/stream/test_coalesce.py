@@ -18,6 +18,7 @@ Row = tuple[int, bytes]
 
 
 def rows_of(script: Script, first: int = 1) -> list[Row]:
+    """Numbered lines."""
     return list(enumerate(script.lines, first))
 
 
@@ -55,6 +56,7 @@ steps = st.lists(
 
 
 def script_of(found: list[tuple[str, str, str, str]], before: int = 0) -> Script:
+    """A script out of generated steps."""
     script = Script()
     for _ in range(before):
         script.add("custom", "z.1", name="n")
@@ -149,6 +151,16 @@ def test_a_field_of_its_own_is_not_lost(change: tuple[bytes, bytes]) -> None:
     lines[1] = lines[1].replace(*change)
     joined = coalesce(list(enumerate(lines, 1)))
     assert (2, lines[1]) in joined
+
+
+def test_a_field_where_a_long_number_stood() -> None:
+    """A field of its own that takes the very place of a long number is seen as well."""
+    lines = Script().text("a.1", "x", "y").lines
+    lines[0] = lines[0].replace(b'"agent_seq":1', b'"agent_seq":12345678')
+    lines[1] = lines[1].replace(b'"agent_seq":2', b'"agent_seq":1,"m":12')
+    rows = list(enumerate(lines, 1))
+    assert coalesce(rows) == rows
+    assert len(lines[0]) == len(lines[1])
 
 
 @pytest.mark.promise("P9")

@@ -49,6 +49,7 @@ def whole() -> Script:
 
 
 def lines_of(script: Script) -> bytes:
+    """The script's lines as bytes."""
     return b"".join(line + b"\n" for line in script.lines)
 
 
@@ -80,7 +81,11 @@ def test_everything_in_one() -> None:
             {"status": "finished", "output": ["x.delta", "y"], "usage": Usage(3)},
         ),
         ("run.failed", {"code": "store", "message": "m"}, {"status": "failed"}),
-        ("run.stopped", {"cause": "user_stop", "detail": "d"}, {"status": "stopped", "cause": "user_stop", "detail": "d"}),
+        (
+            "run.stopped",
+            {"cause": "user_stop", "detail": "d"},
+            {"status": "stopped", "cause": "user_stop", "detail": "d"},
+        ),
     ],
 )
 def test_ends(kind: str, fields: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -94,7 +99,9 @@ def test_ends(kind: str, fields: dict[str, Any], expected: dict[str, Any]) -> No
 
 def test_waiting_until_something_happens() -> None:
     """What an invocation waits for is shown until its next event that is not a delta."""
-    script = Script().add("run.started", run=RUN, team="t").add("agent.started", "a.1").add("agent.waiting", "a.1", on="llm")
+    script = (
+        Script().add("run.started", run=RUN, team="t").add("agent.started", "a.1").add("agent.waiting", "a.1", on="llm")
+    )
     assert fold(RunState(), lines_of(script)).agents["a.1"].waiting_on == "llm"
     script.add("text.started", "a.1", block="a.1.1")
     assert fold(RunState(), lines_of(script)).agents["a.1"].waiting_on == ""

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from agentstream.errors import RunGone, StoreError
 from agentstream.events import Reset
-from agentstream.ports import Chunk
+from agentstream.ports import Chunk, Tail
 from agentstream.store import MemoryStore
 from agentstream.stream import LogReader, Page, open_reader
 from stream.logs import RUN, LossyLog, Script, Writer, chunks_of, small_run
@@ -19,6 +19,7 @@ LOG = b"".join(line + b"\n" for line in LINES)
 
 
 async def read_all(reader: LogReader, max_bytes: int) -> list[Page]:
+    """All pages to the end of the run."""
     pages: list[Page] = []
     while (page := await reader.next(max_bytes)) is not None:
         assert isinstance(page, Page)
@@ -126,7 +127,7 @@ async def test_looks_twice_before_it_says_rollback() -> None:
     class Late(LossyLog):
         looks = 0
 
-        async def tail(self, run: str):  # type: ignore[no-untyped-def]
+        async def tail(self, run: str) -> Tail:
             self.looks += 1
             tail = await super().tail(run)
             if self.looks > 1:

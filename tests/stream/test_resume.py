@@ -20,10 +20,12 @@ ENDED = Tail("aaaaaa", 1, 5, 9, True)
 
 
 def start(after: int, **more: object) -> Start:
+    """The answer that begins after this position."""
     return Start("aaaaaa", after, 9, **more)  # type: ignore[arg-type]
 
 
 def reset(reason: str) -> Start:
+    """The answer that begins with a reset."""
     return start(4, reset=Reset(reason, 5, 9))
 
 

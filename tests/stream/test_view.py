@@ -23,7 +23,7 @@ SCRIPT = (
     .add("attempt.superseded", of="executor.1", attempt=1)
     .add("run.finished")
 )
-PAGE = Page(1, len(SCRIPT.lines), b"".join(line + b"\n" for line in SCRIPT.lines))
+PAGE = Page(1, len(SCRIPT.lines), tuple(line + b"\n" for line in SCRIPT.lines))
 RUN_LEVEL = [1, 10, 11]
 
 
@@ -69,6 +69,6 @@ def test_many_types_are_not_remembered_for_ever() -> None:
     for n in range(2000):
         script.add(f"x.{n}", "a.1")
     view = View(types=["x.*"], coalesce=False)
-    rows = view.rows(Page(1, 2000, b"".join(line + b"\n" for line in script.lines)))
+    rows = view.rows(Page(1, 2000, tuple(line + b"\n" for line in script.lines)))
     assert len(rows) == 2000
     assert len(view._seen) <= 1024

@@ -1,0 +1,155 @@
+"""How well something is doing: smoothed figures of its latency and success.
+
+What comes in: when a call began, got its first token and ended, and how. What goes out: a cost to compare endpoints by,
+and a score for people. It does not know what is called, and never reads a clock.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+__all__ = ("Decayed", "Ewma", "Health", "PeakEwma")
+
+UNKNOWN_S: Final = 1.0
+LATENCY_TAU_S: Final = 10.0
+SUCCESS_TAU_S: Final = 30.0
+_HALF_LIFE_S: Final = 30.0
+_LEAST_SUCCESS: Final = 0.05
+_CLOSE: Final = 1e-9
+_LEAST_STEP_S: Final = 0.01
+
+
+class Ewma:
+    """An average in which what was seen `tau` seconds ago counts e times less; it begins at `value`."""
+
+    __slots__ = ("_seen", "_tau", "value")
+
+    def __init__(self, value: float, tau: float) -> None:
+        self.value = value
+        self._tau = tau
+        self._seen: float | None = None
+
+    def add(self, x: float, now: float) -> None:
+        """Take in an observation. It weighs as much as the time since the one before, and at least `_LEAST_STEP_S`."""
+        since = self._tau / 10 if self._seen is None else now - self._seen
+        self._seen = now
+        self.value += (1 - math.exp(-max(since, _LEAST_STEP_S) / self._tau)) * (x - self.value)
+
+
+class PeakEwma:
+    """An average that follows rises at once and falls slowly, so that trouble is seen with the first slow answer.
+
+    A figure that nothing has confirmed for long fades: its half-life is 30 s. Otherwise an endpoint that was slow once
+    would never be asked again, and nobody would notice that it has recovered.
+
+    Source: Finagle's peak EWMA.
+    """
+
+    __slots__ = ("_seen", "_tau", "_value")
+
+    def __init__(self, tau: float = LATENCY_TAU_S) -> None:
+        self._tau = tau
+        self._value: float | None = None
+        self._seen = 0.0
+
+    @property
+    def known(self) -> bool:
+        """Whether anything was observed."""
+        return self._value is not None
+
+    def add(self, x: float, now: float) -> None:
+        """Take in an observation."""
+        value = self._value
+        if value is None or x > value:
+            self._value = x
+        else:
+            self._value = value + (1 - math.exp(-max(0.0, now - self._seen) / self._tau)) * (x - value)
+        self._seen = now
+
+    def value(self, now: float, *, faded: bool = False) -> float:
+        """The average; a second where nothing is known. `faded`: as it has paled since the last observation."""
+        if self._value is None:
+            return UNKNOWN_S
+        return self._value * 0.5 ** (max(0.0, now - self._seen) / _HALF_LIFE_S) if faded else self._value
+
+
+class Decayed:
+    """A count in which what was counted `tau` seconds ago counts e times less."""
+
+    __slots__ = ("_count", "_seen", "_tau")
+
+    def __init__(self, tau: float = 60.0) -> None:
+        self._tau = tau
+        self._count = 0.0
+        self._seen = 0.0
+
+    def add(self, now: float) -> None:
+        """Count one."""
+        self._count = self.value(now) + 1
+        self._seen = now
+
+    def value(self, now: float) -> float:
+        """The count."""
+        return self._count * math.exp(-max(0.0, now - self._seen) / self._tau)
+
+
+class Health:
+    """What is known of one endpoint.
+
+    Attributes:
+        first_token: seconds to the first token. success: share of attempts that succeeded, from 1.
+        waiting: calls that wait for their first token, by when they began; the oldest first.
+    """
+
+    __slots__ = ("_next", "active", "first_token", "recent", "success", "waiting")
+
+    def __init__(self) -> None:
+        self.first_token = PeakEwma()
+        self.success = Ewma(1.0, SUCCESS_TAU_S)
+        self.recent = Decayed()
+        self.waiting: dict[int, float] = {}
+        self.active = 0
+        self._next = 0
+
+    def began(self, now: float) -> int:
+        """An attempt begins; what is returned names it to `first` and `ended`."""
+        self._next += 1
+        self.waiting[self._next] = now
+        self.active += 1
+        self.recent.add(now)
+        return self._next
+
+    def first(self, number: int, now: float) -> float:
+        """Its first token is here; the seconds that it took."""
+        began = self.waiting.pop(number, None)
+        if began is None:
+            return 0.0
+        self.first_token.add(now - began, now)
+        return now - began
+
+    def ended(self, number: int, now: float, ok: bool | None) -> None:
+        """It ended: well, with a failure that is the endpoint's, or (None) without saying anything about it."""
+        self.waiting.pop(number, None)
+        self.active -= 1
+        if ok is not None:
+            self.success.add(1.0 if ok else 0.0, now)
+
+    def cost(self, now: float, weight: float = 1.0) -> float:
+        """What one more call is expected to cost here: seconds × calls in front of it / success / weight.
+
+        A call that has waited longer than the average for its first token counts as the average: a server that hangs
+        is avoided long before its first failure. An endpoint without any call may be asked on a faded figure, so that
+        its recovery is noticed by one call and not by all of them.
+        """
+        seconds = self.first_token.value(now, faded=self.active == 0)
+        if self.waiting:
+            seconds = max(seconds, now - next(iter(self.waiting.values())))
+        return max(seconds, _CLOSE) * (self.active + 1) / max(self.success.value, _LEAST_SUCCESS) / weight
+
+    def score(self, now: float) -> float:
+        """From 0 to 1, for people: the success, less where a call now waits longer than calls usually do."""
+        usual = self.first_token.value(now)
+        oldest = next(iter(self.waiting.values()), now)
+        patience = min(1.0, 3 * usual / max(now - oldest, _CLOSE))
+        return self.success.value * patience
