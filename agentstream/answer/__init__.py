@@ -4,7 +4,6 @@ What comes in: a run in a log, and an ASGI request. What goes out: a stream of s
 problem document. It does not know routes, owners, or how runs come about.
 """
 
-from agentstream.answer.abortable import abortable
 from agentstream.answer.asgi import ASGIApp, Message, Receive, Scope, Send, header, send_whole
 from agentstream.answer.connection import AnswerOptions
 from agentstream.answer.drain import DrainSwitch
@@ -29,7 +28,6 @@ __all__ = (
     "Response",
     "Scope",
     "Send",
-    "abortable",
     "as_response",
     "header",
     "problem_of",

@@ -45,8 +45,7 @@ class Gate:
             raise HostNotAllowed(
                 f"this server is not {_name(host)[:64]!r}; if it is, add that name to its `hosts` (AGENTSTREAM_HOSTS)"
             )
-        origin = header(scope, b"origin").lower()
-        if origin and scope["method"] not in _READS and not self._may_write(origin, host):
+        if scope["method"] not in _READS and not self._may_write(scope, host):
             raise OriginNotAllowed("a page of another site sent this; if it may, add its origin to `cors`")
 
     def preflight(self, scope: Scope, allow: str) -> Mapping[bytes, bytes]:
@@ -79,9 +78,13 @@ class Gate:
     def _may_read(self, origin: str) -> bool:
         return bool(origin) and (origin in self._origins or "*" in self._origins)
 
-    def _may_write(self, origin: str, host: str) -> bool:
-        # The scheme may differ: a proxy in front of us may have taken TLS off.
-        return self._may_read(origin) or (bool(host) and origin.partition("://")[2] == host)
+    def _may_write(self, scope: Scope, host: str) -> bool:
+        origin = header(scope, b"origin").lower()
+        if not origin or self._may_read(origin):
+            return True
+        # The scheme may differ: a proxy in front of us may have taken TLS off. One that puts its own name for us into
+        # Host leaves the browser's word for it, which no page can put in its mouth.
+        return (bool(host) and origin.partition("://")[2] == host) or header(scope, b"sec-fetch-site") == "same-origin"
 
     def _knows(self, host: str, scope: Scope) -> bool:
         server: tuple[str, int | None] | None = scope.get("server")

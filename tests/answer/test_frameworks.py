@@ -18,7 +18,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from agentstream.answer import ASGIApp, DrainSwitch, EventStreamAnswer, abortable, as_response
+from agentstream.answer import ASGIApp, DrainSwitch, EventStreamAnswer, as_response
+from agentstream.answer.abortable import abortable
 from agentstream.ports import Chunk
 from agentstream.store import MemoryStore
 from agentstream.testing.transport import StreamingTransport

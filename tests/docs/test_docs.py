@@ -11,7 +11,10 @@ import sys
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import pytest
+
+from agentstream.events import EVENT_TYPES, Event
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 BLOCK: Final = re.compile(r"```python\n(# (\S+\.py)\n.*?)```", re.DOTALL)
@@ -56,3 +59,15 @@ def test_links_between_pages_lead_somewhere() -> None:
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} → {target}"
+
+
+def test_the_page_of_events_lists_every_type_with_its_payload() -> None:
+    """A type or field that was added is on the page."""
+    page = (ROOT / "docs" / "events.md").read_text()
+    envelope = set(Event.__struct_fields__)
+    for type_ in EVENT_TYPES:
+        name = str(type_.__struct_config__.tag)
+        row = next((line for line in page.splitlines() if line.startswith(f"| `{name}` |")), "")
+        assert row, name
+        for field in msgspec.structs.fields(type_):
+            assert field.name in envelope or f"`{field.encode_name}`" in row, f"{name}.{field.encode_name}"
