@@ -164,7 +164,8 @@ const call = (id, name) => ({
 
 function blocks(kind) {
   return {
-    [`${kind}.started`]: (next, e) => push(next, e, block(kind, e.block)),
+    // The JSON of a typed answer is for programs: shown folded.
+    [`${kind}.started`]: (next, e) => push(next, e, block(e.role === "structured" ? "typed" : kind, e.block)),
     [`${kind}.delta`]: (next, e) => edit(next, e, e.block, (item) => ({ text: item.text + (e.text || "") }), () => block(kind, e.block)),
     [`${kind}.finished`]: (next, e) => edit(next, e, e.block, () => ({ open: false })),
   };

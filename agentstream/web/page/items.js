@@ -39,6 +39,17 @@ function prose(className) {
   };
 }
 
+function typedView() {
+  const text = new Growing();
+  const pre = h("pre", {}, text.node);
+  return {
+    el: h("details", { class: "typed" }, h("summary", {}, "typed answer"), pre),
+    update(item) {
+      text.set(item.text);
+    },
+  };
+}
+
 function card(title, className = "") {
   const name = h("span", { class: "name" }, title);
   const small = h("small", {});
@@ -199,6 +210,7 @@ const unknown = (item) => ({ el: h("p", { class: "note" }, item.kind) });
 const MAKERS = {
   text: prose("say"),
   thinking: prose("think"),
+  typed: typedView,
   tool: toolView,
   artifact: artifactView,
   verdict: verdictView,
