@@ -74,6 +74,7 @@ __all__ = (
     "is_terminal",
 )
 
+# Any: what JSON holds is only known where it is used.
 Json: TypeAlias = Any
 """Any value that JSON can hold. `Any` because a recursive alias makes every user narrow what he knows already."""
 
@@ -369,7 +370,8 @@ class ToolDenied(Event, frozen=True, tag="tool.denied"):
 
 # --- artifacts and state ----------------------------------------------------------------------------------------------
 class ArtifactCreated(Event, frozen=True, tag="artifact.created"):
-    """A picture, table, file or piece of code. Small ones carry `data` (text as it is, bytes as base64), others `uri`."""
+    """A picture, table, file or piece of code. Small ones carry `data` (text as it is, bytes as base64), others
+    `uri`."""
 
     id: str
     mime: str

@@ -48,7 +48,8 @@ _ALNUM: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
 
 def new_run_id(random: Callable[[int], bytes] = secrets.token_bytes) -> str:
-    """22 base64url characters from 128 random bits, the first never `-` or `_` (a leading dash looks like a CLI option)."""
+    """22 base64url characters from 128 random bits, the first never `-` or `_` (a leading dash looks like a CLI
+    option)."""
     while True:
         text = base64.urlsafe_b64encode(random(16)).decode("ascii").rstrip("=")
         if text[0] not in "-_":

@@ -1,7 +1,8 @@
 """What asyncio and trio do differently, and nothing else.
 
-What comes in: the running event loop. What goes out: a one-shot wake (`Wake`), a way to run a plain function on the loop
-from another thread (`Loop.call_soon`), one turn of the loop (`Loop.turn`) and its clock (`Loop.time`). It does not know what it is used for.
+What comes in: the running event loop. What goes out: a one-shot wake (`Wake`), a way to run a plain function on the
+loop from another thread (`Loop.call_soon`), one turn of the loop (`Loop.turn`) and its clock (`Loop.time`). It does not
+know what it is used for.
 
 Reason for not using `anyio.Event` everywhere: a new event plus `set` costs 2.4 µs on asyncio, a future a third of that,
 and the bus arms one for nearly every event when a single agent streams (measured: 3.8 µs against 6.6 µs an event).
@@ -20,7 +21,8 @@ __all__ = ("Loop", "Wake", "current_loop")
 
 
 class Wake(Protocol):
-    """Something to await until `set` was called once. One waiter; setting twice, or after a cancelled wait, is harmless."""
+    """Something to await until `set` was called once. One waiter; setting twice, or after a cancelled wait, is
+    harmless."""
 
     def set(self) -> None:
         """Wake the waiter. On the loop's thread only."""

@@ -154,7 +154,8 @@ class Letter(msgspec.Struct, frozen=True):
 
 
 class Mailbox(Protocol):
-    """Stop and input from elsewhere: insert-if-absent, read by the writer, acknowledged after the effect was accepted."""
+    """Stop and input from elsewhere: insert-if-absent, read by the writer, acknowledged after the effect was
+    accepted."""
 
     async def post(self, run: str, key: str, body: bytes) -> bool:
         """Leave a letter; False if one with this key was left before (acknowledged or not)."""
@@ -190,7 +191,8 @@ class Leases(Protocol):
     """Who may write. Every `take` that succeeds gives a higher epoch, which fences all earlier holders."""
 
     async def take(self, run: str, holder: str, *, seconds: float = 15.0) -> Lease | None:
-        """The lease if it is free, lapsed, or already `holder`'s (a higher epoch even then); None if someone holds it."""
+        """The lease if it is free, lapsed, or already `holder`'s (a higher epoch even then); None if someone holds
+        it."""
         ...
 
     async def renew(self, lease: Lease, *, seconds: float = 15.0) -> bool:

@@ -21,6 +21,7 @@ __all__ = ("Asked", "asked")
 _FREQUENT: Final = frozenset(("often", "popular", "common", "frequent", "frequently"))
 _RANKED: Final = frozenset(("rank", "ranked", "ranking", "descending", "ascending", "sort", "sorted"))
 _RELATIVE: Final = frozenset(("last", "next", "this", "previous", "past", "coming"))
+_UNFINISHED: Final = frozenset((("at", "least"), ("at", "most"), ("up", "to"), ("less", "than"), ("fewer", "than")))
 _MOST_ASKED: Final = 200
 
 _TIMES: Final[Mapping[tuple[str, ...], Unit | Literal["auto"]]] = {**w.UNITS, **dict.fromkeys(w.OVER_TIME, "auto")}
@@ -118,21 +119,32 @@ def _directions(notes: Notes, marks: Asked) -> None:
             if word.lower == "cheap" and marks.direction:
                 marks.direction = "low" if marks.direction == "high" else "high"
 
+    if marks.direction and marks.limit is None:
+        marks.limit = _limit_of_noun(notes)
+
 
 def _limit(notes: Notes, at: int) -> int | None:
     """The number beside a superlative: "top 5", "five largest"; takes it."""
-    for place in (at + 1, at - 1):
-        if not 0 <= place < len(notes.words) or notes.taken[place]:
-            continue
-        text = notes.words[place].lower
-        number = int(text) if text.isdigit() else w.SMALL_NUMBERS.get(text, 0)
-        if not number:
-            continue
-        if number > _MOST_ASKED:
-            raise Unclear(f"it asks for {number} of them, and at most {_MOST_ASKED} are listed")
+    return next((number for place in (at + 1, at - 1) if (number := _take_number(notes, place))), None)
+
+
+def _limit_of_noun(notes: Notes) -> int | None:
+    """The number before what is ranked: "which 3 products have …", "10 rows with the highest …"; takes it."""
+    nouns = {mention.start for mention in notes.columns}
+    nouns |= {at for at, word in enumerate(notes.words) if word.stem in w.ROW_NOUNS | _file_words(notes)}
+    return next((number for noun in sorted(nouns) if (number := _take_number(notes, noun - 1))), None)
+
+
+def _take_number(notes: Notes, place: int) -> int | None:
+    if not 0 <= place < len(notes.words) or notes.taken[place]:
+        return None
+    text = notes.words[place].lower
+    number = int(text) if text.isdigit() else w.SMALL_NUMBERS.get(text, 0)
+    if number > _MOST_ASKED:
+        raise Unclear(f"it asks for {number} of them, and at most {_MOST_ASKED} are listed")
+    if number:
         notes.take(place, place + 1)
-        return number
-    return None
+    return number or None
 
 
 # --- what is not understood -------------------------------------------------------------------------------------------
@@ -143,13 +155,16 @@ def _refuse(notes: Notes) -> None:
             continue
         if word.lower in w.REFUSED:
             raise Unclear(f"it asks for {w.REFUSED[word.lower]} ({word.text!r}), which these rules cannot do")
-        if word.lower in _RELATIVE and set(notes.lower(at + 1, 1)) & units and notes.lower(at - 1, 1) != ("over",):
+        following = [said for said in notes.lower(at + 1, 2) if not (said.isdigit() or said in w.SMALL_NUMBERS)][:1]
+        if word.lower in _RELATIVE and set(following) & units:
             raise Unclear(f"{word.text!r} depends on today's date: name the year, month or day")
+        if notes.lower(at, 2) in _UNFINISHED:
+            raise Unclear(f"'{' '.join(notes.lower(at, 2))}' needs a number behind it")
 
 
 _KNOWN_ALONE: Final = frozenset(
     word
-    for table in (*_KINDS.values(), w.ASKING, w.EXCLUDE, _FREQUENT, _RANKED, w.FILLERS, w.ADJECTIVES)
+    for table in (*_KINDS.values(), w.ASKING, _FREQUENT, _RANKED, w.FILLERS, w.ADJECTIVES)
     for word in table
 ) | {word for said in (*w.GROUP_WORDS, *w.OVER_TIME, phrase("on the whole")) for word in said}  # fmt: skip
 
@@ -158,20 +173,14 @@ def _refuse_unknown(notes: Notes) -> None:
     file = _file_words(notes)
     unknown = [
         word.text
-        for at, word in enumerate(notes.words)
-        if not notes.taken[at]
+        for word, taken in zip(notes.words, notes.taken, strict=True)
+        if not taken
         and (word.quoted or word.lower not in _KNOWN_ALONE)
-        and not (word.stem in w.ROW_NOUNS or word.stem in file or _counts_keys(notes, at))
+        and not (word.stem in w.ROW_NOUNS or word.stem in file)
     ]
     if unknown:
         said = ", ".join(repr(word) for word in dict.fromkeys(unknown))
         raise Unclear(f"{said}: neither a column, nor a value in one, nor a word that these rules know")
-
-
-def _counts_keys(notes: Notes, at: int) -> bool:
-    """Whether the word is the number in "which 3 products"."""
-    text = notes.words[at].lower
-    return (text.isdigit() or text in w.SMALL_NUMBERS) and at > 0 and notes.words[at - 1].lower in w.ASKING
 
 
 def _file_words(notes: Notes) -> set[str]:

@@ -56,9 +56,9 @@ def value_conditions(notes: Notes, mentions: Sequence[ValueMention]) -> list[Con
     excluded_before: dict[str, int] = {}
     for mention in mentions:
         column = _column_of(notes, mention)
-        around = [word.lower for word in notes.words[max(0, mention.start - 3) : mention.start]]
         # "not North or South": the exclusion goes on to the next value of the same column.
-        exclude = bool(w.EXCLUDE.intersection(around)) or mention.start - excluded_before.get(column.name, -9) <= 2
+        goes_on = mention.start - excluded_before.get(column.name, -9) <= 2
+        exclude = _take_exclusion(notes, mention.start, column) or goes_on
         if exclude:
             excluded_before[column.name] = mention.end
         chosen.setdefault((column.name, exclude), []).append(mention.value)
@@ -66,12 +66,30 @@ def value_conditions(notes: Notes, mentions: Sequence[ValueMention]) -> list[Con
     for named in notes.columns:
         truth = _truth(named.columns[0])
         if truth is not None and len(named.columns) == 1 and _is_adjective(notes, named):
-            negated = "not" in notes.lower(max(0, named.start - 2), 2)
+            negated = _take_exclusion(notes, named.start, named.columns[0])
             chosen[named.columns[0].name, False] = [truth[negated]]
     return [
         Condition(column=name, test="not in" if exclude else "in", values=tuple(dict.fromkeys(values)))
         for (name, exclude), values in chosen.items()
     ]
+
+
+def _take_exclusion(notes: Notes, start: int, column: Column) -> bool:
+    """Whether "excluding", "not" … stands before word `start`; takes it. Small words and the column may be between."""
+    at = start - 1
+    while at >= 0 and (notes.words[at].lower in _SMALL or _names(notes, at, column)):
+        at -= 1
+    if at < 0 or notes.words[at].quoted or notes.words[at].lower not in w.EXCLUDE:
+        return False
+    notes.take(at, at + 1)
+    return True
+
+
+def _names(notes: Notes, at: int, column: Column) -> bool:
+    return any(mention.start <= at < mention.end and column in mention.columns for mention in notes.columns)
+
+
+_SMALL: Final = frozenset(("in", "the", "from", "for", "of", "a", "an", "been", "being", "any", "all"))
 
 
 def _column_of(notes: Notes, mention: ValueMention) -> Column:
@@ -126,6 +144,8 @@ _NUMBER: Final = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?|\d+,\d+")
 
 
 def _number(word: Word) -> float | None:
+    if not word.quoted and word.lower in w.SMALL_NUMBERS:
+        return float(w.SMALL_NUMBERS[word.lower])
     if word.quoted or not _NUMBER.fullmatch(word.text):
         return None
     text = word.text
@@ -226,6 +246,7 @@ def time_conditions(notes: Notes) -> list[Condition]:
     """Stretches of time: "in 2023", "since March 2024", "between 2023-01-01 and 2023-06-30", "in May"."""
     found: list[Condition] = []
     months: list[int] = []
+    opened = False  # by "from" or "between": then the next stretch may close it
     at = 0
     while at < len(notes.words):
         moment = None if notes.taken[at] or notes.words[at].quoted else _moment(notes, at)
@@ -239,7 +260,10 @@ def time_conditions(notes: Notes) -> list[Condition]:
                 continue
             months.append(moment.month)
         else:
-            found += _stretch(notes, moment, before, follows=bool(found))
+            if found and not opened:
+                raise Unclear("it names several stretches of time: ask about one at a time, or by year or month")
+            found += _stretch(notes, moment, before, closes=opened)
+            opened = not opened and bool(before) and (before[0] in _FROM or before[0] == "between")
         notes.take(at - bool(before and before[0] in _PREPOSITIONS), at + moment.length)
         at += moment.length
     if months:
@@ -247,7 +271,7 @@ def time_conditions(notes: Notes) -> list[Condition]:
     return found
 
 
-def _stretch(notes: Notes, moment: _Moment, before: tuple[str, ...], *, follows: bool) -> list[Condition]:
+def _stretch(notes: Notes, moment: _Moment, before: tuple[str, ...], *, closes: bool) -> list[Condition]:
     word = before[0] if before else ""
     whole_years = moment.start is not None and (moment.start.month, moment.start.day) == (1, 1) and moment.length == 1
     column = _date_column(notes, years=whole_years)
@@ -256,19 +280,21 @@ def _stretch(notes: Notes, moment: _Moment, before: tuple[str, ...], *, follows:
     end: str | float = moment.end.isoformat()
     if column.kind == "number":  # a column of years
         start, end = float(moment.start.year), float(moment.end.year)
-    opens = Condition(column=column.name, test=">=", values=(start,))
-    closes = Condition(column=column.name, test="<", values=(end,))
+    first = Condition(column=column.name, test=">=", values=(start,))
+    last = Condition(column=column.name, test="<", values=(end,))
+    if closes and word in _UNTIL:
+        return [last]
+    if closes:
+        raise Unclear("it is not clear how its stretches of time go together: say from when to when")
     if word in _FROM or word == "between":
-        return [opens]
+        return [first]
     if word in _AFTER:
         return [Condition(column=column.name, test=">=", values=(end,))]
     if word in _BEFORE:
         return [Condition(column=column.name, test="<", values=(start,))]
-    if word in _UNTIL and (follows or word not in {"to", "and"}):
-        return [closes]
-    if follows:
-        raise Unclear("it names several stretches of time: ask about one at a time, or by year or month")
-    return [opens, closes]
+    if word in _UNTIL - {"to", "and"}:
+        return [last]
+    return [first, last]
 
 
 def _date_column(notes: Notes, *, years: bool = False) -> Column:

@@ -39,9 +39,9 @@ from .runner import CodeFailed, CodeResult, CodeRunner, RuleRunner
 __all__ = ("PythonExecutor", "runner_for")
 
 _TRIES: Final = 3
-_CODE_CHARS: Final = 64_000
+_CODE_CHARS: Final = 32_000
 _STDOUT_CHARS: Final = 8_000
-_INLINE_PLOTLY: Final = 64 * 1024
+_INLINE_PLOTLY: Final = 32 * 1024
 
 
 def runner_for(llm: LLM, runner: CodeRunner | None) -> CodeRunner:

@@ -53,7 +53,7 @@ class StepResult(BaseModel):
         ok: whether the code ran to its end; else `error` says why not.
         result: what the code called `result`.
         table, image, plotly: ids of the artifacts; empty where there is none.
-        plotly_json: the figure itself, where it is smaller than 64 KiB.
+        plotly_json: the figure itself, where it is not larger than 32 KiB.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

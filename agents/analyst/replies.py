@@ -21,6 +21,8 @@ _LISTED = 12
 def reply_for(query: Query, result: Json, shape: Shape) -> str:
     """The answer to `query` in one or a few sentences."""
     rows = result["rows"]
+    if query.kind == "describe" and not query.column:
+        return _overview(rows, shape)
     say = {
         "aggregate": _groups if query.groups else _scalar,
         "share": _share,
@@ -28,7 +30,7 @@ def reply_for(query: Query, result: Json, shape: Shape) -> str:
         "rows": _rows,
         "correlation": _correlation,
         "outliers": _outliers,
-        "describe": _describe if query.column else _quality,
+        "describe": _describe,
         "quality": _quality,
     }[query.kind]
     answer = say(query, rows, result) if rows else f"No row of {shape.file} fits{_where(query)}."
@@ -171,17 +173,19 @@ def _describe(query: Query, rows: list[list[Json]], _result: Json) -> str:
     return f"{query.column}{_where(query)}: {told}."
 
 
-def _quality(query: Query, rows: list[list[Json]], result: Json) -> str:
-    if query.kind == "describe":
-        told = "; ".join(f"{row[0]} ({number_text(row[4])} different)" for row in rows[:_LISTED])
-        more = f" … and {len(rows) - _LISTED} more in the table" if len(rows) > _LISTED else ""
-        return f"{number_text(sum(rows[0][1:4]))} rows in {number_text(result['total'])} columns: {told}{more}."
+def _quality(query: Query, rows: list[list[Json]], _result: Json) -> str:
     lacking = [row for row in rows if row[2] or row[3]]
     if not lacking:
-        names = ", ".join(query.columns) or f"any of the {len(rows)} columns"
+        names = ", ".join(query.columns) or f"the {len(rows)} columns that were looked at"
         return f"No value is missing or unreadable in {names}."
     told = "; ".join(
         f"{row[0]}: {number_text(row[2])} missing" + (f", {number_text(row[3])} unreadable" if row[3] else "")
         for row in lacking[:_LISTED]
     )
     return f"{told}."
+
+
+def _overview(rows: list[list[Json]], shape: Shape) -> str:
+    told = "; ".join(f"{row[0]} ({number_text(row[4])} different)" for row in rows[:_LISTED])
+    more = " …" if len(shape.columns) > _LISTED else ""
+    return f"{number_text(shape.rows)} rows in {number_text(len(shape.columns))} columns: {told}{more}."

@@ -8,16 +8,15 @@ or values beyond those that the shape lists, and it is no language model.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final
 
 from . import words as w
-from .asked import Asked, asked
+from .asked import asked
 from .conditions import Notes, Unclear, number_conditions, time_conditions, value_conditions
-from .matching import ColumnMention, find_columns, find_values, is_identifier, topic
-from .query import Aggregate, Column, Condition, Group, Order, Query, Shape, Unit
+from .matching import ColumnMention, find_columns, find_values, is_identifier
+from .naming import Naming, additive, listed
+from .query import Aggregate, Column, Condition, Group, Order, Query, Shape
 
 __all__ = ("Unclear", "queries_of")
 
@@ -25,7 +24,6 @@ _MOST_PARTS: Final = 4
 _PARTS: Final = re.compile(r"[?!;]\s+|\.\s+|,?\s+and\s+(?:also\s+)?|,\s+(?=what|which|how)", re.IGNORECASE)
 _ORDERED: Final = re.compile(r"\b(?:in )?(descending|ascending) order\b", re.IGNORECASE)
 _LISTED: Final = 10
-_FEW: Final = 60  # different whole numbers that may be keys to group by, such as a rating or a year
 
 
 def queries_of(question: str, shape: Shape) -> list[Query]:
@@ -65,12 +63,8 @@ def _one(question: str, shape: Shape, *, whole: bool = True) -> list[Query]:
 
 
 @dataclass(slots=True)
-class _Assembly:
-    """Puts the parts of one question together; every column that it names must find its use."""
-
-    notes: Notes
-    marks: Asked
-    where: list[Condition]
+class _Assembly(Naming):
+    """Puts the parts of one question together."""
 
     def queries(self) -> list[Query]:
         kinds = self.marks.kinds
@@ -88,151 +82,6 @@ class _Assembly:
         if "describe" in kinds and not self.marks.aggregates and not self.marks.direction:
             return self._describe()
         return self._aggregates()
-
-    # --- what is named ------------------------------------------------------------------------------------------------
-    def _mentions(self) -> tuple[list[ColumnMention], list[Group]]:
-        """Columns that are measured, and keys to group by."""
-        in_where = {condition.column for condition in self.where}
-        measured: list[ColumnMention] = []
-        groups: list[Group] = []
-        for mention in self.notes.columns:
-            if self._is_key(mention):
-                groups.append(self._key(mention))
-            elif not (len(mention.columns) == 1 and mention.columns[0].name in in_where):
-                measured.append(mention)
-        unit = self._unit()
-        if unit is not None and all(group.column != unit.column for group in groups):
-            groups.append(unit)
-        elif unit is not None:
-            groups = [unit if group.column == unit.column else group for group in groups]
-        groups = list(dict.fromkeys(groups))
-        groups.sort(key=lambda group: not group.unit)  # time first
-        if len(groups) > 2:
-            raise Unclear("it groups by more than two columns: two at most work here")
-        return measured, groups
-
-    def _is_key(self, mention: ColumnMention) -> bool:
-        kinds = {column.kind for column in mention.columns if not self._many(column)}
-        if not kinds:
-            return False
-        before = self._before(mention)
-        grouped = any(said == before[-len(said) :] for said in w.GROUP_WORDS) or before[-1:] in _ASKING
-        if kinds & {"text", "date"}:
-            return grouped or self._beside_direction(mention) or self._compares(mention) or self._joins_key(mention)
-        others = [m for m in self.notes.columns if m is not mention and self._is_measure(m)]
-        return grouped and ("count" in self.marks.aggregates or bool(others))
-
-    def _joins_key(self, mention: ColumnMention) -> bool:
-        """Whether it stands as the second of two keys: "by region and channel"."""
-        if mention.start < 2 or self.notes.lower(mention.start - 1, 1) != ("and",):
-            return False
-        after_unit = self.marks.unit_at >= 0 and self.notes.lower(mention.start - 2, 1) in w.UNITS
-        return after_unit or any(other.end == mention.start - 1 and self._is_key(other) for other in self.notes.columns)
-
-    def _many(self, column: Column) -> bool:
-        """Whether a number column has too many values, or fractions, to be a key."""
-        return column.kind == "empty" or (
-            column.kind == "number" and not is_identifier(column) and (not column.whole or column.distinct > _FEW)
-        )
-
-    def _is_measure(self, mention: ColumnMention) -> bool:
-        return any(column.kind == "number" and not is_identifier(column) for column in mention.columns)
-
-    def _before(self, mention: ColumnMention) -> tuple[str, ...]:
-        """The words before a mention, small ones between left out."""
-        said = [word.lower for word in self.notes.words[max(0, mention.start - 5) : mention.start]]
-        while len(said) > 1 and (said[-1] in _BEFORE_KEYS or said[-1].isdigit()):
-            said.pop()
-        return tuple(said)
-
-    def _beside_direction(self, mention: ColumnMention) -> bool:
-        """Whether it is what is ranked: "top 5 products", "the best region", "the customer with the most orders"."""
-        at = self.marks.direction_at
-        if at < 0 or "count" in self.marks.aggregates:
-            return False
-        if mention.end <= at:
-            return self.notes.lower(mention.end, 1) in _WITH
-        between = self.notes.words[at + 1 : mention.start]
-        if not between and self.notes.words[at].lower in _AMOUNTS:
-            return False  # "the most orders": they are counted
-        if any(other.end <= at and self._is_key_column(other) for other in self.notes.columns) or (
-            "which" in self.marks.asking and self.marks.unit
-        ):
-            return False
-        return all(word.lower.isdigit() or word.lower in _BESIDE for word in between)
-
-    def _is_key_column(self, mention: ColumnMention) -> bool:
-        return any(column.kind in {"text", "date"} or is_identifier(column) for column in mention.columns)
-
-    def _compares(self, mention: ColumnMention) -> bool:
-        names = {column.name for column in mention.columns}
-        return "compare" in self.marks.kinds and any(
-            condition.column in names and len(condition.values) > 1 for condition in self.where
-        )
-
-    def _key(self, mention: ColumnMention) -> Group:
-        columns = [column for column in mention.columns if not self._many(column)]
-        plain = [column for column in columns if not is_identifier(column)] or columns
-        column = plain[0]
-        if len({topic(one) for one in plain}) > 1:
-            raise Unclear(_ambiguous(self.notes, mention, plain))
-        if column.kind != "date":
-            return Group(column=column.name)
-        return Group(column=column.name, unit=self._calendar_unit(column) if self.marks.unit else "day")
-
-    def _unit(self) -> Group | None:
-        if not self.marks.unit:
-            return None
-        dates = [column for column in self.notes.shape.columns if column.kind == "date"]
-        named = [column for m in self.notes.columns for column in m.columns if column.kind == "date"] or dates
-        if len(named) != 1:
-            raise Unclear(
-                f"it asks by time: name one of the columns {_listed(dates)}" if dates else "the file has no dates"
-            )
-        return Group(column=named[0].name, unit=self._calendar_unit(named[0]))
-
-    def _calendar_unit(self, column: Column) -> Unit:
-        if self.marks.unit != "auto":
-            return self.marks.unit
-        first, last = (datetime.fromisoformat(str(edge)) for edge in (column.minimum, column.maximum))
-        days = (last - first).days
-        return "day" if days <= 62 else "month" if days <= 5 * 366 else "year"
-
-    def _measure(self, mentions: Sequence[ColumnMention]) -> Column | None:
-        """The one number column that is asked about; None where none is named.
-
-        Raises:
-            Unclear: several are, or one that is no number.
-        """
-        if self.marks.adjective and all(self._is_counted(mention) for mention in mentions):
-            return self._adjective()
-        if not mentions:
-            return None
-        if len(mentions) > 1:
-            said = " and ".join(repr(mention.columns[0].name) for mention in mentions)
-            raise Unclear(f"it is not clear how {said} go together: ask for one at a time, or say by which to group")
-        numbers = [column for column in mentions[0].columns if column.kind == "number"]
-        if not numbers:
-            name = mentions[0].columns[0].name
-            raise Unclear(f"{name!r} holds no numbers: it can be counted, or be what to group by")
-        if len(numbers) > 1:
-            raise Unclear(_ambiguous(self.notes, mentions[0], numbers))
-        return numbers[0]
-
-    def _adjective(self) -> Column:
-        for about in self.marks.adjective:
-            for column in self.notes.shape.columns:
-                if column.kind == "number" and topic(column)[-1] == about:
-                    return column
-        raise Unclear(f"the file has no column of numbers about {' or '.join(self.marks.adjective)}")
-
-    def _only_measure(self) -> Column:
-        """The file's one column of amounts, where the question names none."""
-        numbers = [c for c in self.notes.shape.columns if c.kind == "number" and not is_identifier(c)]
-        amounts = [column for column in numbers if _additive(column)]
-        if len(amounts) == 1:
-            return amounts[0]
-        raise Unclear(f"it does not say of what: name one of the columns {_listed(numbers)}")
 
     # --- kinds of questions -------------------------------------------------------------------------------------------
     def _correlation(self) -> Query:
@@ -286,10 +135,6 @@ class _Assembly:
             where=tuple(where), order=order, limit=limit, focus=focus,
         )  # fmt: skip
 
-    def _is_counted(self, mention: ColumnMention) -> bool:
-        """Whether it names what a row is ("share of orders"), so that rows are counted."""
-        return all(is_identifier(column) or column.kind == "text" for column in mention.columns)
-
     def _change(self) -> Query:
         if not self.marks.unit:
             self.marks.unit = "auto"
@@ -297,7 +142,7 @@ class _Assembly:
         if len(groups) != 1 or not groups[0].unit:
             raise Unclear("a change is shown over time only, without further groups")
         column = self._measure(measured) or self._only_measure()
-        aggregates = tuple(self.marks.aggregates) or ("sum" if _additive(column) else "mean",)
+        aggregates = tuple(self.marks.aggregates) or ("sum" if additive(column) else "mean",)
         return Query(
             kind="change", aggregate=aggregates[0], column=column.name, groups=tuple(groups), where=tuple(self.where)
         )
@@ -305,12 +150,14 @@ class _Assembly:
     # --- aggregates ---------------------------------------------------------------------------------------------------
     def _aggregates(self) -> list[Query]:
         measured, groups = self._mentions()
+        self._check_than(groups)
         if self.marks.direction and not self.marks.aggregates and (edge := self._edge_of_time()):
             return [edge]
         groups = groups or [Group(column=c.column) for c in self.where if self._sets_side_by_side(c)][:1]
         counted = bool(measured) and all(self._is_counted(mention) for mention in measured)
-        if self.marks.frequent and counted and not groups:
-            measured, groups = [], [self._key(measured[0])]
+        lists = counted and not (self.marks.aggregates or self.marks.adjective or self._names_rows(measured[0]))
+        if counted and not groups and (self.marks.frequent or lists):
+            measured, groups = [], [self._key(measured[0])]  # "most popular product", "list the products"
         aggregates = self._aggregates_of(measured, groups, counted=counted)
         if "count" in aggregates or "distinct" in aggregates:
             return [self._count(measured, groups)]
@@ -331,8 +178,24 @@ class _Assembly:
             return ["count"]
         plain = not (said or measured or self.marks.adjective)
         if plain and groups and (self.marks.row_noun or not self.marks.direction):
+            bounds = [
+                c for c in self.where if c.test not in {"in", "not in", "month"} and not isinstance(c.values[0], str)
+            ]
+            if bounds:
+                raise Unclear(
+                    f"it is not clear whether {bounds[0].column!r} of single rows or of each group is compared: ask"
+                    " how many rows there are with it"
+                )
             return ["count"]
         return said
+
+    def _check_than(self, groups: list[Group]) -> None:
+        """ "Higher in North than in South" compares two values; any other "than" is beyond these rules."""
+        free = any(
+            word.lower == "than" and not taken for word, taken in zip(self.notes.words, self.notes.taken, strict=True)
+        )
+        if free and (groups or not any(self._sets_side_by_side(condition) for condition in self.where)):
+            raise Unclear("'than' needs a number behind it, or two values of one column to compare")
 
     def _sets_side_by_side(self, condition: Condition) -> bool:
         both = condition.test == "in" and len(condition.values) > 1
@@ -355,7 +218,7 @@ class _Assembly:
             return [self._extreme(column)]
         if not groups and direction:
             raise Unclear("highest or lowest of what? Say which column to group by")
-        unique = [g for g in groups if not g.unit and self._column(g).distinct == self.notes.shape.rows]
+        unique = [g for g in groups if not g.unit and self._column(g).distinct == self.shape.rows]
         if unique and len(groups) == 1 and direction and not aggregates:
             return [self._rows(column)]
         if unique and aggregates and not direction:
@@ -365,7 +228,7 @@ class _Assembly:
 
     def _default(self, column: Column, grouped: bool) -> Aggregate:
         """The aggregate that is meant where none is said; the answer names it."""
-        if _additive(column):
+        if additive(column):
             return "sum"
         if grouped and self.marks.direction:
             return "max" if self.marks.direction == "high" else "min"
@@ -382,7 +245,7 @@ class _Assembly:
         ids = [column for column in columns if is_identifier(column)]
         column = (ids or list(columns))[0]
         if column.kind == "number" and not ids and "distinct" not in self.marks.aggregates:
-            if _additive(column) and measured[0].score >= _HEAD and not self._said_as_row(measured[0]):
+            if additive(column) and measured[0].score >= _HEAD and not self._said_as_row(measured[0]):
                 return self._grouped("sum", column.name, groups)  # "how many units": they are counted in the column
             return self._grouped("count", "", groups)
         return self._grouped("distinct", column.name, groups)
@@ -408,11 +271,11 @@ class _Assembly:
         asked_when = "when" in self.marks.asking
         dates = [column for mention in self.notes.columns for column in mention.columns if column.kind == "date"]
         if not dates and asked_when:
-            dates = [column for column in self.notes.shape.columns if column.kind == "date"]
+            dates = [column for column in self.shape.columns if column.kind == "date"]
         if not (asked_when or (dates and len(self.notes.columns) == 1)):
             return None
         if len(dates) != 1:
-            raise Unclear(f"when by which column? Name one of {_listed(dates)}" if dates else "the file has no dates")
+            raise Unclear(f"when by which column? Name one of {listed(dates)}" if dates else "the file has no dates")
         return self._extreme(dates[0])
 
     def _rows(self, column: Column) -> Query:
@@ -425,21 +288,13 @@ class _Assembly:
         by_key = bool(groups) and (bool(groups[0].unit) or self._column(groups[0]).kind == "number")
         natural: Order = "high" if len(groups) == 1 and not by_key else "key"
         order: Order = direction or self.marks.ranked or natural
-        limit = self.marks.limit or self._number_of_keys()
+        limit = self.marks.limit
         if direction and groups and limit is None:
             limit = 1 if self._asks_for_one(groups) else _LISTED
         return Query(
             kind="aggregate", aggregate=aggregate, column=column, groups=tuple(groups), where=tuple(self.where),
             order=order, limit=limit if groups else None,
         )  # fmt: skip
-
-    def _number_of_keys(self) -> int | None:
-        """ "Which 3 products": the number between the question word and what is ranked."""
-        for at, word in enumerate(self.notes.words[1:-1], 1):
-            if self.notes.words[at - 1].lower in w.ASKING and any(m.start == at + 1 for m in self.notes.columns):
-                number = int(word.lower) if word.lower.isdigit() else w.SMALL_NUMBERS.get(word.lower, 0)
-                return number if 0 < number <= 200 else None
-        return None
 
     def _asks_for_one(self, groups: list[Group]) -> bool:
         plural = any(
@@ -449,27 +304,5 @@ class _Assembly:
         )
         return not plural
 
-    def _column(self, group: Group) -> Column:
-        return self.notes.shape.column(group.column)
 
-
-_HEAD: Final = 90
-_ASKING: Final = frozenset((word,) for word in w.ASKING)
-_WITH: Final = frozenset((word,) for word in ("with", "having", "has", "that", "whose", "who"))
-_AMOUNTS: Final = frozenset(("most", "more", "fewest", "fewer", "least", "less"))
-_BESIDE: Final = frozenset((*w.SMALL_NUMBERS, *w.ADJECTIVES, *w.HIGH, *w.LOW, "popular", "common", "frequent"))
-_BEFORE_KEYS: Final = frozenset(("the", "different", "individual", "single", "our", "of", "all", "a", *w.SMALL_NUMBERS))
-
-
-def _additive(column: Column) -> bool:
-    """Whether adding the column's numbers up means something, as far as its name tells."""
-    return not is_identifier(column) and not w.NOT_ADDITIVE.intersection(w.stems(column.name))
-
-
-def _listed(columns: Sequence[Column]) -> str:
-    return ", ".join(repr(column.name) for column in columns)
-
-
-def _ambiguous(notes: Notes, mention: ColumnMention, columns: Sequence[Column]) -> str:
-    said = " ".join(word.text for word in notes.words[mention.start : mention.end])
-    return f"{said!r} could be any of the columns {_listed(columns)}: name one of them"
+_HEAD: Final = 90  # the score of a mention that names at least what the column is about

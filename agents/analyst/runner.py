@@ -91,7 +91,7 @@ class Limits:
     memory_bytes: int = 2 * 1024**3  # pandas and matplotlib together address about 0.7 GiB before any data
     file_bytes: int = 32 * 1024**2
     output_bytes: int = 256 * 1024
-    result_bytes: int = 1024**2
+    result_bytes: int = 96 * 1024  # it travels in events, which end at 256 KiB
 
 
 # A program's libraries start a thread for each core otherwise, each with its own address space.

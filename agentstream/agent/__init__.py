@@ -1,7 +1,7 @@
 """Agents: what users write, and what an agent may do while it runs.
 
-What comes in: classes, functions, tools and prompts. What goes out: events, calls and results. The room does not know how
-a run is executed, kept or read; the runtime gives every context an engine.
+What comes in: classes, functions, tools and prompts. What goes out: events, calls and results. The room does not know
+how a run is executed, kept or read; the runtime gives every context an engine.
 """
 
 from agentstream.agent.assistant import Assistant

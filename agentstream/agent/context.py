@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from agentstream.agent.tools import Tool
     from agentstream.llm import LLM
 
+# Any stands for the task and result types of agents that only their users know.
 __all__ = ("Context", "safe_failure")
 
 _MAX_MESSAGE: Final = 4000

@@ -1,7 +1,7 @@
 """What an agent is, and what a team is.
 
-What comes in: classes and functions of users. What goes out: agents with a name, a role and known input and output types,
-and teams that name an entry agent. It does not know how an agent is run: that is the runtime's business.
+What comes in: classes and functions of users. What goes out: agents with a name, a role and known input and output
+types, and teams that name an entry agent. It does not know how an agent is run: that is the runtime's business.
 
 Agents are configuration and may be shared by concurrent runs; what changes while one runs lives in its context.
 """

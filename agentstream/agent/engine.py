@@ -60,25 +60,39 @@ class Engine(Protocol):
     """One run, as its contexts see it."""
 
     @property
-    def run_id(self) -> str: ...
+    def run_id(self) -> str:
+        """The run's id."""
+        ...
 
     @property
-    def team(self) -> str: ...
+    def team(self) -> str:
+        """The name of the run's team."""
+        ...
 
     @property
-    def owner(self) -> str: ...
+    def owner(self) -> str:
+        """Who started the run, or empty."""
+        ...
 
     @property
-    def session(self) -> str: ...
+    def session(self) -> str:
+        """The session that the run belongs to, or empty."""
+        ...
 
     @property
-    def attempt(self) -> int: ...
+    def attempt(self) -> int:
+        """Which attempt of the run this is, from 1."""
+        ...
 
     @property
-    def files(self) -> Sequence[File]: ...
+    def files(self) -> Sequence[File]:
+        """The files handed in with the run."""
+        ...
 
     @property
-    def metadata(self) -> Mapping[str, Json]: ...
+    def metadata(self) -> Mapping[str, Json]:
+        """What the starter of the run attached to it."""
+        ...
 
     def model(self, name: str) -> LLM:
         """The configured model of that name.

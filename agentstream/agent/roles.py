@@ -25,14 +25,25 @@ from agentstream.agent.schema import jsonable
 from agentstream.errors import InvalidInput
 from agentstream.events import Json, PlanItem, PlanUpdated, VerdictGiven
 
-__all__ = ("Executor", "Outcome", "Plan", "PlanExecuteVerify", "PlanTask", "Planner", "Step", "Verdict", "Verifier")
+__all__ = (
+    "MAX_STEPS",
+    "Executor",
+    "Outcome",
+    "Plan",
+    "PlanExecuteVerify",
+    "PlanTask",
+    "Planner",
+    "Step",
+    "Verdict",
+    "Verifier",
+)
 
 R = TypeVar("R", default=str)
 
 MAX_STEPS: Final = 50
 """Steps of one plan: what a person can still follow, and what `plan.updated` can carry each time one of them moves."""
 
-Status: TypeAlias = Literal["pending", "active", "done", "failed", "skipped"]
+_Status: TypeAlias = Literal["pending", "active", "done", "failed", "skipped"]
 
 
 # --- what the roles hand each other -----------------------------------------------------------------------------------
@@ -300,7 +311,7 @@ class _Board(Generic[R]):
     def __init__(self, plan: Plan, task: str) -> None:
         self._steps = plan.steps
         self._task = task
-        self._status: dict[str, Status] = {step.id: "pending" for step in plan.steps}
+        self._status: dict[str, _Status] = {step.id: "pending" for step in plan.steps}
         self._attempts = dict.fromkeys(self._status, 0)
         self._tried: set[str] = set()
         self._shown: tuple[PlanItem, ...] = ()

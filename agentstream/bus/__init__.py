@@ -1,7 +1,7 @@
 """The merging bus: many emitters in, one ordered, numbered log out.
 
-What comes in: events of concurrent agents. What goes out: chunks, appended one after the other. The room knows no store,
-no run and no reader; the runtime joins it to them.
+What comes in: events of concurrent agents. What goes out: chunks, appended one after the other. The room knows no
+store, no run and no reader; the runtime joins it to them.
 """
 
 from agentstream.bus.artifacts import INLINE_BYTES

@@ -1,7 +1,7 @@
 """The data of artifacts: what a value is as bytes, and how small ones travel inside their event.
 
-What comes in: a name and bytes, text or a JSON value. What goes out: bytes and a media type, or the text for the event's
-`data`. It does not know where bytes are kept.
+What comes in: a name and bytes, text or a JSON value. What goes out: bytes and a media type, or the text for the
+event's `data`. It does not know where bytes are kept.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def is_text(mime: str) -> bool:
 
 
 def inline(raw: bytes, mime: str) -> str | None:
-    """The event's `data`: text as it is where it is UTF-8, everything else as base64; None if it is too large for that."""
+    """The event's `data`: text as it is where it is UTF-8, everything else as base64; None if it is too large for
+    that."""
     if len(raw) > INLINE_BYTES:
         return None
     if is_text(mime):

@@ -62,8 +62,8 @@ class Keeper(Protocol):
 
 
 class _Form(NamedTuple):
-    """What one event type costs to emit, worked out once an emitter: the form of its line, and where the payload begins in
-    the encoded event."""
+    """What one event type costs to emit, worked out once an emitter: the form of its line, and where the payload begins
+    in the encoded event."""
 
     line: bytes
     cut: int
@@ -132,8 +132,7 @@ class Emitter:
         else:
             waiting = self._source.put(line, rest)
         if waiting is not None:
-            await waiting
-            self._source.check()
+            await self._source.wait(waiting)
 
     async def say(self, text: str) -> None:
         """Emit `text` as one whole block; long text goes out as several deltas."""
@@ -203,8 +202,7 @@ class Emitter:
         else:
             waiting = self._source.put(form.line, rest, extra)
         if waiting is not None:
-            await waiting
-            self._source.check()
+            await self._source.wait(waiting)
 
     async def flush(self) -> None:
         """Return once the log has accepted everything emitted so far.
@@ -227,8 +225,7 @@ class Emitter:
         form = self._forms[StateDelta]
         waiting = self._source.put_with(change, form.line, encode_event(StateDelta(ops))[form.cut :])
         if waiting is not None:
-            await waiting
-            self._source.check()
+            await self._source.wait(waiting)
 
     def _track(self, event: Event) -> None:
         match event:
@@ -330,8 +327,7 @@ class Block:
             waiting = self._put(self._line, encoded)
             self._parts.append(text)
             if waiting is not None:
-                await waiting
-                self._source.check()
+                await self._source.wait(waiting)
         else:
             text = plain_text(text)
             for start in range(0, len(text), MAX_TEXT_CHARS):

@@ -23,6 +23,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple
 
 import anyio
+import anyio.lowlevel
 
 from agentstream.bus.encode import check_size
 from agentstream.clock import SYSTEM_CLOCK, Clock
@@ -32,12 +33,22 @@ from agentstream.loops import Wake, current_loop
 from agentstream.order import Extra, Item, Lane, Reassembler, ReassemblerStatistics, Sequencer, line_form
 from agentstream.ports import Chunk
 
-__all__ = ("DEFAULT_CAPACITY", "MAX_BUS_BYTES", "BusStatistics", "Draft", "MergeBus", "Source")
+__all__ = (
+    "DEFAULT_CAPACITY",
+    "LIGHT_BYTES",
+    "MAX_BUS_BYTES",
+    "MAX_PARKED",
+    "BusStatistics",
+    "Draft",
+    "MergeBus",
+    "Source",
+)
 
 DEFAULT_CAPACITY: Final = 256
 MAX_BUS_BYTES: Final = 4 * 1024 * 1024
 LIGHT_BYTES: Final = 4096
-"""Events up to this size are not weighed: 256 of them are 1 MiB, a quarter of the bound. With more sources it is less."""
+"""Events up to this size are not weighed: 256 of them are 1 MiB, a quarter of the bound. With more sources it is
+less."""
 
 MAX_PARKED: Final = 8
 """Parked events a source: tasks that share one emitter. The next one waits before it is numbered."""
@@ -59,8 +70,8 @@ class BusStatistics(NamedTuple):
 class Draft:
     """An event that waits in line for its number: one of another thread, or the ninth of a source with eight parked.
 
-    `hook` is called right before the event gets its number; what it raises goes to the emitter instead. `done` is called
-    when the event was taken or refused. Both are called on the loop's thread.
+    `hook` is called right before the event gets its number; what it raises goes to the emitter instead. `done` is
+    called when the event was taken or refused. Both are called on the loop's thread.
     """
 
     __slots__ = ("done", "error", "extra", "form", "hook", "rest")
@@ -83,7 +94,8 @@ class Draft:
 
 
 class Source:
-    """Where one invocation's events enter. Made by `MergeBus.source`; everything but `hand_over` on the loop's thread."""
+    """Where one invocation's events enter. Made by `MergeBus.source`; everything but `hand_over` on the loop's
+    thread."""
 
     __slots__ = ("_bus", "_closed", "_inbox", "_lane", "_n", "_parked", "_slow")
 
@@ -170,8 +182,16 @@ class Source:
         """Count what travels beside an event against the bound of bytes."""
         self._bus._heavy += len(beside)
 
-    def check(self) -> None:
-        """Raise what made the bus fail, if it did."""
+    async def wait(self, waiting: Awaitable[None]) -> None:
+        """Wait for what `put` returned.
+
+        Raises:
+            What made the bus fail, if it did.
+        """
+        await waiting
+        # On asyncio a scope's cancellation passes over a task whose future is done already. Of an agent that does
+        # nothing but emit, that is each time: it could never be stopped.
+        await anyio.lowlevel.checkpoint_if_cancelled()
         self._bus._check_failure()
 
     def put_closing(self, form: bytes, rest: bytes, extra: Extra | None = None) -> Awaitable[None] | None:

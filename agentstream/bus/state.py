@@ -1,7 +1,7 @@
 """The run's shared document.
 
-What comes in: changes by JSON pointer. What goes out: the document as it is now, and one `state.delta` a change. It does
-not know who reads it; two agents that write the same place do so in the order in which their events are numbered.
+What comes in: changes by JSON pointer. What goes out: the document as it is now, and one `state.delta` a change. It
+does not know who reads it; two agents that write the same place do so in the order in which their events are numbered.
 """
 
 from __future__ import annotations

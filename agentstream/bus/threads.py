@@ -1,8 +1,8 @@
 """Emitting from worker threads.
 
-What comes in: the emitter's verbs, called on any thread but the loop's. What goes out: drafts, left with the source; each
-verb returns when the bus has taken its event. It does not number anything: `agent_seq` is given on the loop's thread
-only (two threads appending to a list that is being swapped lose events: measured).
+What comes in: the emitter's verbs, called on any thread but the loop's. What goes out: drafts, left with the source;
+each verb returns when the bus has taken its event. It does not number anything: `agent_seq` is given on the loop's
+thread only (two threads appending to a list that is being swapped lose events: measured).
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""`python -m agentstream.cli`: the command where no script is installed. It takes what `main` takes, and knows no more."""
+"""`python -m agentstream.cli`, where no script is installed.
+
+What comes in: the command line. What goes out: an exit status. It does not know the commands.
+"""
 
 import sys
 

@@ -1,7 +1,7 @@
 """What a run looks like to a person: a fold of events into items to print and lanes to watch.
 
 What comes in: events, in order. What goes out: `Item`s, each once, when it is complete enough to stand for good; and at
-any moment the plan and a `Lane` for each invocation that works. It is pure: it knows no terminal, colours, files or time.
+any moment the plan and a `Lane` for each invocation that works. It does not know terminals, colours, files or time.
 
 All text in items and lanes is safe for a terminal (`_safe`).
 """
@@ -19,11 +19,11 @@ import msgspec
 from agentstream import events as ev
 from agentstream.cli._safe import one_line, safe
 
-__all__ = ("Board", "Item", "Kind", "Lane", "answer_of")
+__all__ = ("Board", "Item", "Kind", "Lane", "answer_of", "rows_of")
 
 Kind: TypeAlias = Literal[
-    "start", "plan", "step", "text", "thinking", "code", "call", "output", "errors", "table", "file", "verdict", "notice",
-    "failure", "end",
+    "start", "plan", "step", "text", "thinking", "code", "call", "output", "errors", "table", "file", "verdict",
+    "notice", "failure", "end",
 ]  # fmt: skip
 
 _MOST_KEPT: Final = 200_000
@@ -33,8 +33,8 @@ _TAIL: Final = 4_000
 _CODE_KEYS: Final = ("code", "source", "script", "program", "python", "sql", "command", "query")
 _ANSWER_KEYS: Final = ("reply", "answer", "text", "summary", "message", "result", "output")
 _MOST_ANSWER: Final = 20_000
-_CONTINUED_ROLES: Final = frozenset({"structured", "response"})
-"""Blocks that are only watched: JSON that a model writes for its program, and the answer, which is printed at the end."""
+_WATCHED_ROLES: Final = frozenset({"structured", "response"})
+"""Blocks that are not printed: JSON that a model writes for its program, and the answer, which comes at the end."""
 
 
 class Item(msgspec.Struct, frozen=True):
@@ -108,6 +108,8 @@ class Board:
         self.terminal: ev.RunFinished | ev.RunFailed | ev.RunStopped | None = None
         self._by_line = by_line
         self._blocks: dict[str, _Block] = {}
+        self._entry = ""
+        self._held: Item | None = None  # the entry agent's last words, which are often the answer
 
     def take(self, event: ev.AnyEvent | ev.Reset) -> list[Item]:
         """The items that this event completes."""
@@ -118,7 +120,18 @@ class Board:
         self.events += 1
         if isinstance(event, ev.UnknownEvent):
             return []
-        return list(self._of_agent(event) if event.inv else self._of_run(event))
+        return self._with_held(list(self._of_agent(event) if event.inv else self._of_run(event)))
+
+    def _with_held(self, items: list[Item]) -> list[Item]:
+        """Hold back what may be the answer, which is printed at the end, until something else follows it."""
+        if not items:
+            return items
+        held, self._held = self._held, None
+        if held is not None and not (self.terminal is not None and held.text == _answered(self.terminal)):
+            items.insert(0, held)
+        if items[-1].kind == "text" and items[-1].inv == self._entry and not self.terminal:
+            self._held = items.pop()
+        return items
 
     # --- the run ------------------------------------------------------------------------------------------------------
     def _of_run(self, event: ev.Event) -> Iterator[Item]:
@@ -155,8 +168,11 @@ class Board:
         lane = self.lanes.get(event.inv)
         match event:
             case ev.AgentStarted():
+                self._entry = self._entry or event.inv
                 self.lanes[event.inv] = Lane(event.inv, event.agent, event.role, event.parent, doing="starting")
             case ev.AgentFinished():
+                self.lanes.pop(event.inv, None)
+            case ev.AgentFailed(code="stopped"):  # how the run ends says it once for all
                 self.lanes.pop(event.inv, None)
             case ev.AgentFailed():
                 self.lanes.pop(event.inv, None)
@@ -165,6 +181,15 @@ class Board:
                 _show(lane, _WAITS.get(event.on, f"waiting for {one_line(event.on, 20)}"))
             case ev.AgentProgress():
                 _show(lane, _progress(event.message, event.done, event.total))
+            case ev.PlanUpdated() | ev.StepStarted() | ev.StepFailed() | ev.VerdictGiven():
+                yield from self._stepped(event, lane)
+            case ev.ArtifactCreated():
+                yield from self._made(event)
+            case _:
+                yield from self._written(event, lane)
+
+    def _stepped(self, event: ev.Event, lane: Lane | None) -> Iterator[Item]:
+        match event:
             case ev.PlanUpdated():
                 yield from self._planned(event)
             case ev.StepStarted():
@@ -176,10 +201,8 @@ class Board:
                 self.verdicts[1] += 1
                 title = next((step.title for step in self.plan if step.id == event.step), event.step)
                 yield _item(event, "verdict", safe(event.feedback), title=one_line(title), ok=event.ok)
-            case ev.ArtifactCreated():
-                yield from self._made(event)
             case _:
-                yield from self._written(event, lane)
+                pass
 
     def _planned(self, event: ev.PlanUpdated) -> Iterator[Item]:
         steps = tuple(msgspec.structs.replace(step, title=one_line(step.title)) for step in event.steps)
@@ -239,6 +262,11 @@ class Board:
                     block.kind, block.text = _code_of(event.arguments)
                     _show(lane, f"running {block.name}")
                     yield from self._code(block)
+            case _:
+                yield from self._came_back(event, lane)
+
+    def _came_back(self, event: ev.Event, lane: Lane | None) -> Iterator[Item]:
+        match event:
             case ev.ToolProgress():
                 _show(lane, _progress(event.message, event.done, event.total))
             case ev.ToolOutput(call=id_):
@@ -273,7 +301,7 @@ class Board:
             yield Item(block.kind, safe(block.text).strip("\n"), block.agent, block.inv, block.name)
 
     def _lines(self, block: _Block) -> Iterator[Item]:
-        if self._by_line and block.role not in _CONTINUED_ROLES and "\n" in block.text:
+        if self._by_line and block.role not in _WATCHED_ROLES and "\n" in block.text:
             text, _, block.text = block.text.rpartition("\n")
             yield Item(block.kind, safe(text), block.agent, block.inv)
 
@@ -285,7 +313,7 @@ class Board:
                 yield Item("output", safe(block.output).strip("\n"), block.agent, block.inv)
             if block.errors.strip():
                 yield Item("errors", safe(block.errors).strip("\n"), block.agent, block.inv, ok=False)
-        elif block.role not in _CONTINUED_ROLES and block.text.strip():
+        elif block.role not in _WATCHED_ROLES and block.text.strip():
             yield Item(block.kind, safe(block.text).strip("\n"), block.agent, block.inv)
 
 
@@ -307,9 +335,16 @@ def answer_of(output: ev.Json) -> str:
     return safe(text[:_MOST_ANSWER]).strip()
 
 
+def _answered(terminal: ev.RunFinished | ev.RunFailed | ev.RunStopped) -> str:
+    return answer_of(terminal.output) if isinstance(terminal, ev.RunFinished) else ""
+
+
 def rows_of(text: str, most: int) -> tuple[list[list[str]], int]:
     """The first rows of a CSV text, header included, and how many there are."""
-    rows = [[one_line(cell, 60) for cell in row] for row in csv.reader(io.StringIO(text)) if row]
+    try:
+        rows = [[one_line(cell, 60) for cell in row] for row in csv.reader(io.StringIO(text)) if row]
+    except csv.Error:  # a field above its limit, or a NUL: it is said to be there, and not shown
+        return [], 0
     return rows[:most], len(rows)
 
 

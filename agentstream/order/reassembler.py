@@ -8,8 +8,8 @@ Rules (P3, P4 of the design):
 
 1. An item whose `n` is the next of its lane is ready. For lanes of this process that is one comparison an event.
 2. Below the next: a duplicate, dropped. The memory of what was seen is one number a lane and epoch (a high-water mark).
-3. Above the next: held, at most `window` a lane. A full window that the missing item does not empty, or a gap older than
-   `gap_timeout`, closes the lane: the caller gets a `Gap`, everything later of that lane is refused.
+3. Above the next: held, at most `window` a lane. A full window that the missing item does not empty, or a gap older
+   than    `gap_timeout`, closes the lane: the caller gets a `Gap`, everything later of that lane is refused.
 4. A lower epoch than the lane's is stale and refused; a higher one starts the lane anew at 1.
 5. `after` names items of other lanes that must have been ready before. A closed lane counts as met. Waiting for `after`
    counts as a gap for rule 3, so that a cycle or a lost cause cannot wait for ever.
@@ -24,7 +24,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
-__all__ = ("Extra", "Gap", "Item", "Lane", "Reassembler", "ReassemblerStatistics")
+__all__ = ("DEFAULT_GAP_TIMEOUT", "DEFAULT_WINDOW", "Extra", "Gap", "Item", "Lane", "Reassembler", "ReassemblerStatistics")
 
 DEFAULT_WINDOW: Final = 256
 """Held items a lane: one bus bound's worth; a producer further ahead than that lost something."""
@@ -79,8 +79,9 @@ class Extra(msgspec.Struct, frozen=True, gc=False):
 
 
 Item: TypeAlias = tuple[Lane, int, bytes, bytes, Extra | None]
-"""(lane, n, form, rest, extra). The line is `form % (seq, at, n, rest)`, or `form % (seq, at, rest)` where `extra.bare`:
-formatted once, when the seq is known. A tuple, since one is made for every event: a class costs twice as much to make."""
+"""(lane, n, form, rest, extra). The line is `form % (seq, at, n, rest)`, or `form % (seq, at, rest)` where
+`extra.bare`: formatted once, when the seq is known. A tuple, since one is made for every event: a class costs twice as
+much to make."""
 
 
 class Gap(msgspec.Struct, frozen=True):

@@ -1,7 +1,7 @@
 """The sequencer: the only place where a `seq` is born.
 
-What comes in: items in order, and the wall time of this drain. What goes out: chunks of numbered JSON lines, ready to be
-appended. It does not know who emitted an item, whether the append succeeds, or who reads it.
+What comes in: items in order, and the wall time of this drain. What goes out: chunks of numbered JSON lines, ready to
+be appended. It does not know who emitted an item, whether the append succeeds, or who reads it.
 """
 
 from __future__ import annotations
@@ -84,7 +84,8 @@ def _chunk(lines: list[bytes], first: int, extras: dict[int, Extra], *, quiet: b
 
 
 def _private(extras: dict[int, Extra]) -> bytes:
-    """A JSON object by seq: `{"12": {"epoch": 1, "after": {…}, "value": <recorded result>}}`; empty if there is nothing."""
+    """A JSON object by seq: `{"12": {"epoch": 1, "after": {…}, "value": <recorded result>}}`; empty if there is
+    nothing."""
     parts = []
     for seq, extra in extras.items():
         fields = []

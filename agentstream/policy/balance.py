@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Literal, Protocol, TypeAlias, TypeVar, get_args
+from typing import Final, Literal, Protocol, TypeAlias, TypeVar
 
 from agentstream.errors import InvalidInput
 
@@ -23,7 +23,7 @@ health: of two at random the one whose next answer is expected sooner. round_rob
 alike. weighted: as often as its weight says, evenly spread.
 """
 
-STRATEGIES: Final[tuple[Strategy, ...]] = get_args(Strategy)
+STRATEGIES: Final[tuple[Strategy, ...]] = ("health", "round_robin", "random", "weighted")
 
 
 class Candidate(Protocol):
@@ -63,6 +63,7 @@ class Balancer:
     def __init__(self, strategy: Strategy = "health") -> None:
         self._credit: dict[str, float] = {}
         self._last = ""
+        self._strategy: Strategy = "health"
         self.strategy = strategy
 
     @property

@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import enum
 import math
-from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from agentstream.errors import InvalidInput
+from agentstream.policy.health import Window
 from agentstream.policy.retry import Reconnect
 
 __all__ = ("Breaker", "BreakerOptions", "BreakerState", "Ticket")
@@ -59,7 +59,7 @@ class BreakerOptions:
     window: float = 30.0
     successes: int = 2
     forgiven: float = 300.0
-    reconnect: Reconnect = Reconnect()
+    reconnect: Reconnect = field(default_factory=Reconnect)
 
     def __post_init__(self) -> None:
         if min(self.failures, self.least, self.successes) < 1:
@@ -80,12 +80,11 @@ class Ticket(NamedTuple):
 class Breaker:
     """The breaker of one endpoint and model. Times are seconds of one clock that never goes back.
 
-    Bounds: 32 counters whatever happens; each call takes constant time.
+    Bounds: constant memory; each call takes constant time.
     """
 
     __slots__ = (
         "_closed_at",
-        "_counts",
         "_down_since",
         "_era",
         "_forced",
@@ -97,6 +96,7 @@ class Breaker:
         "_state",
         "_times",
         "_until",
+        "_window",
         "opened",
     )
 
@@ -113,7 +113,7 @@ class Breaker:
         self._closed_at = -math.inf
         self._down_since = 0.0
         self._outage: float | None = None  # how long outages have lasted, smoothed
-        self._counts: deque[tuple[int, int, int]] = deque(maxlen=32)  # slice of the window, attempts, failures
+        self._window = Window(self._options.window)
         self.opened = 0
 
     # --- questions ----------------------------------------------------------------------------------------------------
@@ -168,7 +168,7 @@ class Breaker:
             return
         if self._state is BreakerState.CLOSED:
             self._in_row = 0
-            self._count(now, failed=False)
+            self._window.add(now, failed=False)
             return
         if self._state is BreakerState.OPEN:
             self._state = BreakerState.HALF_OPEN
@@ -183,7 +183,7 @@ class Breaker:
             return
         if self._state is BreakerState.CLOSED:
             self._in_row += 1
-            self._count(now, failed=True)
+            self._window.add(now, failed=True)
             if self._in_row >= self._options.failures or self._too_many(now):
                 self._down_since = now
                 self._open(now, random)
@@ -217,7 +217,7 @@ class Breaker:
         lasted = max(0.0, now - self._down_since)
         self._outage = lasted if self._outage is None else self._outage + _OUTAGE_WEIGHT * (lasted - self._outage)
         self._closed_at = now
-        self._counts.clear()
+        self._window.clear()
         self._turn(BreakerState.CLOSED)
 
     def _turn(self, state: BreakerState) -> None:
@@ -226,24 +226,6 @@ class Breaker:
         self._probe = 0
         self._in_row = 0
 
-    # --- the window ---------------------------------------------------------------------------------------------------
-    def _slice(self, now: float) -> int:
-        return math.floor(now * 30 / self._options.window)
-
-    def _count(self, now: float, *, failed: bool) -> None:
-        current = self._slice(now)
-        if self._counts and self._counts[-1][0] == current:
-            _, attempts, failures = self._counts.pop()
-            self._counts.append((current, attempts + 1, failures + failed))
-        else:
-            self._counts.append((current, 1, int(failed)))
-
-    def recent(self, now: float) -> tuple[int, int]:
-        """Attempts and failures within the window, to a thirtieth of it."""
-        first = self._slice(now) - 30
-        inside = [(attempts, failures) for slice_, attempts, failures in self._counts if slice_ > first]
-        return sum(attempts for attempts, _ in inside), sum(failures for _, failures in inside)
-
     def _too_many(self, now: float) -> bool:
-        attempts, failures = self.recent(now)
+        attempts, failures = self._window.totals(now)
         return attempts >= self._options.least and failures >= self._options.share * attempts

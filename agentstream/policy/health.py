@@ -7,9 +7,10 @@ and a score for people. It does not know what is called, and never reads a clock
 from __future__ import annotations
 
 import math
+from collections import deque
 from typing import Final
 
-__all__ = ("Decayed", "Ewma", "Health", "PeakEwma")
+__all__ = ("Decayed", "Ewma", "Health", "PeakEwma", "Window")
 
 UNKNOWN_S: Final = 1.0
 LATENCY_TAU_S: Final = 10.0
@@ -94,6 +95,42 @@ class Decayed:
         return self._count * math.exp(-max(0.0, now - self._seen) / self._tau)
 
 
+class Window:
+    """Counts attempts and failures of the last `seconds`, to a thirtieth of them.
+
+    Bounds: 31 counters whatever happens.
+    """
+
+    __slots__ = ("_counts", "_seconds")
+
+    _SLICES: Final = 30
+
+    def __init__(self, seconds: float = 30.0) -> None:
+        self._seconds = seconds
+        self._counts: deque[tuple[int, int, int]] = deque(maxlen=self._SLICES + 1)  # slice, attempts, failures
+
+    def add(self, now: float, *, failed: bool) -> None:
+        """Count one attempt."""
+        current = self._slice(now)
+        attempts = failures = 0
+        if self._counts and self._counts[-1][0] == current:
+            _, attempts, failures = self._counts.pop()
+        self._counts.append((current, attempts + 1, failures + failed))
+
+    def totals(self, now: float) -> tuple[int, int]:
+        """Attempts and failures."""
+        first = self._slice(now) - self._SLICES
+        inside = [(attempts, failures) for slice_, attempts, failures in self._counts if slice_ > first]
+        return sum(attempts for attempts, _ in inside), sum(failures for _, failures in inside)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._counts.clear()
+
+    def _slice(self, now: float) -> int:
+        return math.floor(now * self._SLICES / self._seconds)
+
+
 class Health:
     """What is known of one endpoint.
 
@@ -128,12 +165,14 @@ class Health:
         self.first_token.add(now - began, now)
         return now - began
 
-    def ended(self, number: int, now: float, ok: bool | None) -> None:
-        """It ended: well, with a failure that is the endpoint's, or (None) without saying anything about it."""
+    def observe(self, ok: bool, now: float) -> None:
+        """An attempt went well, or failed and the endpoint is to blame."""
+        self.success.add(1.0 if ok else 0.0, now)
+
+    def ended(self, number: int) -> None:
+        """Its place is free."""
         self.waiting.pop(number, None)
         self.active -= 1
-        if ok is not None:
-            self.success.add(1.0 if ok else 0.0, now)
 
     def cost(self, now: float, weight: float = 1.0) -> float:
         """What one more call is expected to cost here: seconds × calls in front of it / success / weight.

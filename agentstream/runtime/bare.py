@@ -12,16 +12,25 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from types import TracebackType
+from typing import Self
 
 import anyio
 import anyio.abc
-from typing_extensions import Self
 
 from agentstream.agent import safe_failure
 from agentstream.bus import DEFAULT_CAPACITY, BusStatistics, Document, Emitter, MergeBus, encode_event
 from agentstream.clock import SYSTEM_CLOCK
 from agentstream.errors import AgentStreamError, InvalidInput, RuntimeNotRunning, StoreError
-from agentstream.events import AgentFailed, AgentFinished, AgentStarted, Event, RunFailed, RunFinished, RunStarted, RunStopped
+from agentstream.events import (
+    AgentFailed,
+    AgentFinished,
+    AgentStarted,
+    Event,
+    RunFailed,
+    RunFinished,
+    RunStarted,
+    RunStopped,
+)
 from agentstream.ids import agent_of, check_agent_name, new_run_id
 from agentstream.order import Extra, line_form
 from agentstream.ports import RunFacts, Store

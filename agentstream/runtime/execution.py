@@ -47,6 +47,7 @@ from agentstream.stream import RunState, StateKeeper
 if TYPE_CHECKING:
     from agentstream.runtime.host import Host
 
+# Any stands for the task and result types of agents that only their users know.
 __all__ = ("Execution", "Ticket")
 
 _log = logging.getLogger("agentstream.runtime")

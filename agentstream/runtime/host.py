@@ -24,6 +24,7 @@ from agentstream.runtime.execution import Execution, Ticket
 from agentstream.runtime.options import RuntimeOptions
 from agentstream.stream import RunState
 
+# Any stands for the task and result types of agents that only their users know.
 __all__ = ("Host",)
 
 _log = logging.getLogger("agentstream.runtime")

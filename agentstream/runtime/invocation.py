@@ -25,6 +25,7 @@ from agentstream.order import Extra
 if TYPE_CHECKING:
     from agentstream.runtime.execution import Execution
 
+# Any stands for the task and result types of agents that only their users know.
 __all__ = ("Failure", "Invocation")
 
 _log = logging.getLogger("agentstream.runtime")

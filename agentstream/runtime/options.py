@@ -6,8 +6,9 @@ know who enforces them.
 
 from __future__ import annotations
 
+from typing import Self
+
 import pydantic
-from typing_extensions import Self
 
 __all__ = ("RuntimeOptions",)
 

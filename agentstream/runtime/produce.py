@@ -23,9 +23,9 @@ from agentstream.answer import (
     Scope,
     Send,
     as_response,
+    read_request,
     send_whole,
 )
-from agentstream.answer.request import read_request
 from agentstream.bus import DEFAULT_CAPACITY
 from agentstream.clock import SYSTEM_CLOCK
 from agentstream.errors import AgentStreamError, RunGone, RunUnknown, StoreError, StreamAborted
@@ -48,7 +48,9 @@ _MOST_KEPT: Final = 1000
 _CLOSING: Final = 10.0
 
 
-def sse(request: Request, produce: Produce, *, capacity: int = DEFAULT_CAPACITY, store: Store | None = None) -> Response:
+def sse(
+    request: Request, produce: Produce, *, capacity: int = DEFAULT_CAPACITY, store: Store | None = None
+) -> Response:
     """Stream what `produce` emits: `return sse(request, produce)`.
 
     A client that lost its connection comes back with `Last-Event-ID` and gets the rest of the log, which is kept for

@@ -8,16 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self
 
 import msgspec
 import pydantic
-from typing_extensions import Self, TypeVar
+from typing_extensions import TypeVar
 
 from agentstream.agent.generation import STRUCTURED
 from agentstream.answer import EventStreamAnswer, Request, Response, as_response
 from agentstream.errors import InvalidInput, RunFailedError, RunLost, RunStoppedError
-from agentstream.events import AnyEvent, Json, Reset, RunFailed, RunFinished, RunStopped, TextDelta, TextFinished, TextStarted
+from agentstream.events import (
+    AnyEvent,
+    Json,
+    Reset,
+    RunFailed,
+    RunFinished,
+    RunStopped,
+    TextDelta,
+    TextFinished,
+    TextStarted,
+)
 from agentstream.ports import Store
 from agentstream.runtime.edge import Edge
 from agentstream.runtime.mail import Stop, stop_letter
@@ -27,6 +37,7 @@ from agentstream.wire import decode_event
 if TYPE_CHECKING:
     from agentstream.agent import Team
 
+# Any stands for the task and result types of agents that only their users know.
 __all__ = ("Run", "RunText")
 
 R = TypeVar("R", default=Json)

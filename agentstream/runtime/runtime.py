@@ -15,21 +15,20 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import anyio
 import anyio.abc
 import msgspec
-from typing_extensions import Self, TypeVar
+from typing_extensions import TypeVar
 
 from agentstream.agent import Agent, File, RunOptions, Team
-from agentstream.answer import AnswerOptions, DrainSwitch, ProblemAnswer, Request, Response, as_response
-from agentstream.answer.request import read_request
+from agentstream.answer import AnswerOptions, DrainSwitch, ProblemAnswer, Request, Response, as_response, read_request
 from agentstream.bus import encode_value
 from agentstream.clock import SYSTEM_CLOCK, Clock
 from agentstream.errors import (
-    BodyTooLarge,
     AgentStreamError,
+    BodyTooLarge,
     DuplicateTeam,
     InvalidInput,
     RunGone,
@@ -54,6 +53,7 @@ from agentstream.runtime.watchdog import Watchdog
 from agentstream.store import open_store
 from agentstream.stream import RunState, fold
 
+# Any stands for the task and result types of agents that only their users know.
 __all__ = ("Lifespan", "Runtime", "RuntimeStatistics")
 
 _log = logging.getLogger("agentstream.runtime")

@@ -14,6 +14,7 @@ import anyio
 
 from agentstream.runtime.invocation import Invocation
 
+# Any stands for the task and result types of agents that only their users know.
 __all__ = ("Slots",)
 
 

@@ -157,6 +157,7 @@ class _WriterThread(_Thread):
         super().__init__("agentstream-store-writer", loop, open_connection)
         self._settle = settle
         self._foreign = foreign
+        # Unknown, so the first look reports a change: one read at the start of the thread might come too late already.
         self._version = -1
         self._due = 0.0
         self._unwatched = 0
@@ -170,7 +171,6 @@ class _WriterThread(_Thread):
             self.put(_Job("", lambda _: None, self._ended, None))
 
     def _work(self, conn: sqlite3.Connection) -> None:
-        self._version = conn.execute("PRAGMA data_version").fetchone()[0]
         while (jobs := self._take()) is not None:
             if jobs:
                 self._commit(conn, jobs)
@@ -336,10 +336,13 @@ class Writer:
         if on:
             self._thread.nudge()
 
-    async def stop(self) -> bool:
-        """Finish what waits, then end; False if the thread did not end in time."""
+    def stop(self) -> None:
+        """Take no more; what waits is still done."""
         self._open = False
         self._thread.stop()
+
+    async def join(self) -> bool:
+        """Wait until the thread has ended; False if it did not within `_CLOSE_S`."""
         return await self._thread.join(time.monotonic() + _CLOSE_S)
 
     def _settle(self, jobs: list[_Job[object]]) -> None:
@@ -411,12 +414,15 @@ class Readers:
             raise job.error
         return cast("T", job.result)
 
-    async def stop(self) -> bool:
-        """Finish what waits, then end; False if a thread did not end in time."""
+    def stop(self) -> None:
+        """Take no more; what waits is still done."""
         self._open = False
-        deadline = time.monotonic() + _CLOSE_S
         for thread in self._threads:
             thread.stop()
+
+    async def join(self) -> bool:
+        """Wait until all threads have ended; False if one did not within `_CLOSE_S`."""
+        deadline = time.monotonic() + _CLOSE_S
         return all([await thread.join(deadline) for thread in self._threads])
 
 

@@ -12,6 +12,7 @@ goes on or dies; they get `StoreDown` after 2 s.
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 from collections.abc import Callable
@@ -37,6 +38,8 @@ from agentstream.store._threads import Readers, Writer
 __all__ = ("SqliteStore",)
 
 T = TypeVar("T")
+
+_LOG = logging.getLogger("agentstream.store")
 
 _READERS: Final = 2
 _HASH_INLINE: Final = 64 * 1024  # hashing so much takes 30 µs; a trip to a thread takes longer
@@ -413,6 +416,8 @@ def _look(runs: list[str], conn: sqlite3.Connection) -> dict[str, queries.Standi
 
 async def _stop(writer: Writer, readers: Readers) -> None:
     """End all threads; each has a deadline of its own, so the shield cannot hold for ever."""
+    readers.stop()
+    writer.stop()
     with anyio.CancelScope(shield=True):
-        await readers.stop()
-        await writer.stop()
+        if not (await readers.join() and await writer.join()):
+            _LOG.warning("a thread of the store did not end in time; it holds the file until it does")

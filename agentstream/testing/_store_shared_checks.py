@@ -97,6 +97,22 @@ async def check_shared_fencing(open: OpenStore) -> None:
         await refused(old.append(run, first.epoch, 3, chunk(4)), Fenced, promise="an older epoch stays refused")
 
 
+async def check_shared_same_holder(open: OpenStore) -> None:
+    """A holder that comes back under its own name fences its former self, which then answers from the truth."""
+    async with open() as before, open() as after:
+        run = await new_run(before)
+        first = await leased(before, run, "me")
+        with limit():
+            await before.append(run, first.epoch, 1, chunk(2))
+        second = await leased(after, run, "me")
+        with limit():
+            await after.append(run, second.epoch, 2, chunk(3, tag="after"))
+        await refused(before.append(run, first.epoch, 2, chunk(3)), Fenced, promise="the former self is fenced")
+        with limit():
+            same(await before.tail(run), await after.tail(run), "a fenced writer answers from the truth")
+            same(await before.renew(first), False, "its lease is lost")
+
+
 async def check_shared_race(open: OpenStore) -> None:
     """Two handles that append after the same event: one is accepted, the other fenced."""
     async with open() as one, open() as two:
@@ -224,6 +240,7 @@ SHARED_CHECKS = (
     check_shared_changed,
     check_shared_mail,
     check_shared_fencing,
+    check_shared_same_holder,
     check_shared_race,
     check_shared_ambiguous,
     check_shared_keys,

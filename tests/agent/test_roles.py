@@ -125,12 +125,9 @@ async def test_rejected_step_is_done_again_with_feedback() -> None:
     result, shown = await outcome(
         steps("a", "b", "c", c="b"), works, Judges(lambda done: done.step != "b" or done.attempt == 2), parallel=2
     )
-    assert [(step.id, step.attempt, step.feedback) for step in works.seen] == [
-        ("a", 1, ""),
-        ("b", 1, ""),
-        ("b", 2, "not 1"),
-        ("c", 1, ""),
-    ]
+    seen = [(step.id, step.attempt, step.feedback) for step in works.seen]
+    assert sorted(seen[:2]) == [("a", 1, ""), ("b", 1, "")]  # side by side: either may begin first
+    assert seen[2:] == [("b", 2, "not 1"), ("c", 1, "")]
     assert (result.accepted, result.rounds) == (True, 2)
     assert {"a": "done", "b": "failed", "c": "pending"} in shown
     assert result.results["b"] == Done("b", 2, "B not 1")

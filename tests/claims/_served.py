@@ -40,8 +40,9 @@ class Job(msgspec.Struct):
 class _StampedRuntime(Runtime):
     """Opens the store that it was given: a runtime opens only what it was given an address of."""
 
-    def __init__(self, store: StampedStore, options: RuntimeOptions) -> None:
-        super().__init__(cast("Store", store), teams=teams(), options=options)
+    def __init__(self, store: StampedStore, settings: Settings) -> None:
+        kept = cast("Store", store)
+        super().__init__(kept, teams=teams(), options=settings.limits, answers=settings.answers())
         self._stamped = store
 
     async def __aenter__(self) -> Self:
@@ -71,12 +72,12 @@ def main() -> int:
     """Serve until told to stop."""
     job = msgspec.json.decode(sys.argv[1], type=Job)
     _end_with_parent()
-    options = RuntimeOptions.model_validate(job.limits)
+    limits = RuntimeOptions.model_validate(job.limits)
+    settings = Settings(port=job.port, drain=0.0, log_level=job.log_level, send_timeout=job.send_timeout, limits=limits)
     if job.stamps:
-        runtime: Runtime = _StampedRuntime(StampedStore(open_store(job.store), Path(job.stamps)), options)
+        runtime: Runtime = _StampedRuntime(StampedStore(open_store(job.store), Path(job.stamps)), settings)
     else:
-        runtime = Runtime(job.store, teams=teams(), options=options)
-    settings = Settings(port=job.port, drain=0.0, log_level=job.log_level, send_timeout=job.send_timeout)
+        runtime = Runtime(job.store, teams=teams(), options=settings.limits, answers=settings.answers())
 
     def ready(server: Serving) -> None:
         print("ready", server.url, flush=True)

@@ -107,7 +107,7 @@ class Server:
         self.port = int(url.rstrip("/").rpartition(":")[2])
 
     def kill(self) -> None:
-        """kill -9: nothing of it runs any more when this returns."""
+        """Kill -9: nothing of it runs any more when this returns."""
         self._end(signal.SIGKILL)
 
     def stop(self) -> None:

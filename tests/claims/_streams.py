@@ -1,6 +1,6 @@
 """A client of event streams on a bare socket: it takes what comes, and comes back with the last complete id.
 
-Comes in: a port and a path. Goes out: every complete frame it was given, in order, nothing dropped and nothing repaired.
+Comes in: a port and a path. Goes out: every complete frame it was given, in order, none dropped and none repaired.
 It deliberately does not know the package's own client and decoder, which would hide what a server sends twice.
 """
 

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
 import anyio
 
@@ -59,7 +59,7 @@ class Tally:
         self.wrong += lost + doubled + len(reader.refused)
         self.resumed += reader.connections - 1
 
-    def __iadd__(self, other: Tally) -> Tally:
+    def __iadd__(self, other: Tally) -> Self:
         self.wrong += other.wrong
         self.resumed += other.resumed
         self.story |= other.story

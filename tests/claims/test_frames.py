@@ -1,4 +1,4 @@
-"""Shows that the counts of `_frames` and of `order.identical` see each kind of defect, and nothing where there is none."""
+"""Shows that the counts behind `order.identical` and `resume.every-byte` see each kind of defect, and no other."""
 
 from __future__ import annotations
 

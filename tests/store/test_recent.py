@@ -69,6 +69,7 @@ def test_other_epochs_and_gaps_are_not_taken_in() -> None:
     recent.taken(_taken(epoch=2))
     for epoch, chunk in ((1, _chunk(2)), (2, _chunk(3)), (2, _chunk(1))):
         recent.appended(_RUN, epoch, chunk)
+        assert recent.tail(_RUN, 0.0) == Tail("abc123", 2, 1, 1, False)
     assert recent.read(_RUN, 1, 1_000, 0.0) == []
 
 

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -17,8 +18,10 @@ import pytest
 
 from agentstream.errors import AgentStreamError, Fenced, InvalidInput, StoreDown
 from agentstream.ids import new_run_id
-from agentstream.ports import Chunk, Lease, RunFacts
+from agentstream.ports import Blob, Chunk, Lease, RunFacts
 from agentstream.store import Limits, SqliteStore, _schema, _threads
+from agentstream.store import _rules as rules
+from agentstream.store import _transactions as writes
 
 pytestmark = pytest.mark.anyio
 
@@ -165,17 +168,22 @@ async def test_nothing_leaks(tmp_path: Path) -> None:
 async def test_close_finishes_what_waits(tmp_path: Path) -> None:
     """Appends that were under way when the store was closed are accepted, and their callers told so."""
     answers: list[int] = []
+    path = tmp_path / "runs.db"
     with anyio.fail_after(20):
-        async with anyio.create_task_group() as tasks, SqliteStore(tmp_path / "runs.db") as store:
+        async with anyio.create_task_group() as tasks, SqliteStore(path) as store:
             run, lease = await _leased(store)
 
             async def append(seq: int) -> None:
                 answers.append(await store.append(run, lease.epoch, seq - 1, _chunk(seq)))
 
-            for seq in range(2, 50):
-                tasks.start_soon(append, seq)
+            with closing(sqlite3.connect(path, isolation_level=None)) as conn:
+                conn.execute("BEGIN IMMEDIATE")  # the first append waits for this, the others for the first
+                for seq in range(2, 50):
+                    tasks.start_soon(append, seq)
+                    await anyio.lowlevel.checkpoint()
                 await anyio.lowlevel.checkpoint()
-            await anyio.lowlevel.checkpoint()
+                store._opened()[1].stop()
+                conn.execute("ROLLBACK")
     assert sorted(answers) == list(range(2, 50))
 
 
@@ -236,6 +244,7 @@ async def test_one_runs_trouble_is_not_anothers(tmp_path: Path) -> None:
                         tasks.start_soon(append, number)
                     await anyio.wait_all_tasks_blocked()
         assert outcomes == {0: 2, 1: 2, 2: Fenced, 3: StoreDown, 4: 2, 5: 2}
+    async with SqliteStore(path) as store:  # asks the file, not the memory
         assert [(await store.tail(run)).last for run, _ in runs] == [2, 2, 1, 1, 2, 2]
         assert [len(await store.read(run, 0)) for run, _ in runs] == [2, 2, 1, 1, 2, 2]
 
@@ -283,6 +292,23 @@ async def test_large_artifacts_do_not_hold_up_appends(tmp_path: Path) -> None:
                     await store.append(run, lease.epoch, seq - 1, _chunk(seq))
                 order.append("appends")
         assert order == ["appends", "artifact"]
+
+
+async def test_half_an_artifact_is_none(tmp_path: Path) -> None:
+    """An artifact whose writer died between its pieces is not there; the same bytes put again make it whole."""
+    async with SqliteStore(tmp_path / "runs.db") as store:
+        run, _ = await _leased(store)
+        data = bytes(range(256)) * 4_000
+        key = rules.artifact_id(data)
+        begin = partial(
+            writes.begin_artifact, scope=run, blob=Blob(key, "text/csv", "", data), limits=Limits(), now_ms=0
+        )
+        number, whole = await store._write(run, begin)
+        assert not whole
+        await store._write(run, partial(writes.add_part, number=number, part=0, data=memoryview(data)[:1_000]))
+        assert await store.get(run, key) is None
+        assert await store.put(run, data, "text/plain") == key
+        assert await store.get(run, key) == Blob(key, "text/csv", "", data)
 
 
 # --- trouble ----------------------------------------------------------------------------------------------------------

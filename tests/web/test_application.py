@@ -12,7 +12,7 @@ import anyio
 import httpx
 import pytest
 
-from agentstream.agent import Team
+from agentstream.agent import Agent, Context, Team
 from agentstream.answer import ASGIApp, Message, Receive, Scope, Send
 from agentstream.errors import StoreDown
 from agentstream.runtime import Runtime
@@ -35,6 +35,27 @@ async def test_teams_have_schemas() -> None:
             assert teams["asked"]["output"] == {"items": {"type": "string"}, "type": "array"}
             assert teams["asked"]["description"] == "Takes a model and gives a list."
             assert teams["asked"]["version"] == "1"
+
+
+class Opaque:
+    """A type that JSON schemas know nothing of."""
+
+
+class Odd(Agent[Opaque, Opaque]):
+    """Takes what cannot come over HTTP."""
+
+    async def run(self, ctx: Context, task: Opaque) -> Opaque:
+        return task
+
+
+async def test_a_team_without_schemas() -> None:
+    """A type that has no schema is shown as any value; the list of the others does not suffer."""
+    with anyio.fail_after(10):
+        async with serving() as web:
+            web.runtime.add_team(Team("odd", Odd()))
+            teams = {team["name"]: team for team in (await web.http.get("/teams")).json()["teams"]}
+            assert (teams["odd"]["input"], teams["odd"]["output"]) == ({}, {})
+            assert teams["echo"]["input"] == {"type": "string"}
 
 
 async def test_ready_asks_the_store(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,6 +73,15 @@ async def test_pages_that_write(origin: str, cors: tuple[str, ...], expected: in
         assert await status(LOCAL, "POST", WebOptions(cors=cors), **headers) == expected
 
 
+async def test_a_page_behind_a_proxy() -> None:
+    """Where a proxy put its own name into Host, the browser's word that the page is of this server counts."""
+    with anyio.fail_after(10):
+        headers = {"origin": "https://agents.example", "host": "127.0.0.1:8000"}
+        assert await status(LOCAL, "POST", **headers, **{"sec-fetch-site": "same-origin"}) == 201
+        assert await status(LOCAL, "POST", **headers, **{"sec-fetch-site": "same-site"}) == 403
+        assert await status(LOCAL, "POST", **headers, **{"sec-fetch-site": "cross-site"}) == 403
+
+
 async def test_no_page_elsewhere_reads_by_default() -> None:
     """Without a list no answer has a CORS header, whoever asks, and a preflight allows nothing."""
     with anyio.fail_after(10):

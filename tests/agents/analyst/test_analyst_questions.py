@@ -151,6 +151,13 @@ QUESTIONS: Final[dict[str, Callable[[Orders], list[list[Any]]]]] = {
         by([x for x in o if x["region"] in {"North", "South"}], "region", total("revenue"))
     ),
     'What is the total "revenue" for "West"?': lambda o: [[sum(numbers(west(o), "revenue"))]],
+    "How many orders not returned in Italy?": lambda o: [[len(italy(o)) - len(returned(italy(o)))]],
+    "median rating for returned orders": lambda o: [[statistics.median(numbers(returned(o), "rating"))]],
+    "Is revenue higher in North than in South?": lambda o: ranked(
+        by([x for x in o if x["region"] in {"North", "South"}], "region", total("revenue"))
+    ),
+    "what are the categories": lambda o: ranked(by(o, "category", len)),
+    "which countries are in the South region": lambda o: ranked(by(having(region="South")(o), "country", len)),
     # shares, changes, relations
     "What percentage of orders were returned?": lambda o: [
         [name, count, count / len(o) * 100] for name, count in ranked(by(o, "returned", len))
@@ -257,6 +264,7 @@ KINDS: Final = {
     "How many columns are there?": ("describe", ""),
     "Which columns have missing values?": ("quality", ""),
     "Top 10 orders by revenue": ("rows", "revenue"),
+    "10 rows with the highest revenue": ("rows", "revenue"),
     "Does the discount affect the rating?": ("correlation", "discount"),
 }
 
@@ -321,7 +329,7 @@ FILES: Final[dict[str, tuple[bytes, dict[str, list[list[Any]]]]]] = {
         {
             'mean of "price, net"': [[2]],
             "total price by city": [["Oslo", 10], ["Rome", 2]],
-            'how many rows with "x ""q"""': [[1]],
+            'how many rows with "x q"': [[1]],
         },
     ),
 }  # fmt: skip
