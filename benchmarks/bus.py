@@ -5,10 +5,10 @@
 Rows, in rotation, medians of CPU µs an event (this process only, so neighbours on the machine hardly count):
 
     loop        no concurrency at all: construct, number, encode, frame, join 256. The limit of a Python loop.
-    queue       a verb that numbers and puts into an asyncio.Queue(256), and an async generator of frames: what most people
-                write. No log, no resume, no second reader.
-    write       the public bus: `block.write(text)` by every agent; reassembler, sequencer, memory log, the reader and the
-                framer that the HTTP answer uses. The row that the claim `speed.bus` is about.
+    queue       a verb that numbers and puts into an asyncio.Queue(256), and an async generator of frames: what most
+                people write. No log, no resume, no second reader.
+    write       the public bus: `block.write(text)` by every agent; reassembler, sequencer, memory log, the reader and
+                the framer that the HTTP answer uses. The row that the claim `speed.bus` is about.
     emit        the same, with `emitter.emit(TextDelta(…))`.
 
 The limit's event has the fields of the log's line, so that all rows make the same bytes (about 200 an event).
@@ -70,7 +70,8 @@ def loop_row(agents: int, events: int) -> tuple[float, int]:
 
 
 class QueueBus:
-    """What most people write: a bounded queue, a verb that numbers and puts, an async generator of frames for a handler."""
+    """What most people write: a bounded queue, a verb that numbers and puts, an async generator of frames for a
+    handler."""
 
     def __init__(self) -> None:
         self._queue: asyncio.Queue[Line] = asyncio.Queue(BOUND)
@@ -125,7 +126,7 @@ def bus_row(agents: int, events: int, *, blocks: bool) -> tuple[float, int]:
                 nonlocal size
                 reader, _ = await open_reader(bus.store, bus.run_id, None)
                 framer = Framer(View((), (), coalesce=False), batch=False, cache=FrameCache(0))
-                while (page := await reader.next(1<<16)) is not None:
+                while (page := await reader.next(1 << 16)) is not None:
                     for piece in framer.page(reader, page):  # type: ignore[arg-type]  # no reset: nothing is lost here
                         size += len(piece)
 
@@ -184,7 +185,8 @@ def main() -> None:
             continue
         print(f"{agents} agents, {options.events:,} events, median of {options.rounds} rounds")
         for name, values in figures.items():
-            against = [f"{statistics.median(map(_ratio, values, figures[row])):5.2f} × {row}" for row in ("loop", "queue")]
+            ratios = {row: statistics.median(map(_ratio, values, figures[row])) for row in ("loop", "queue")}
+            against = [f"{ratio:5.2f} × {row}" for row, ratio in ratios.items()]
             print(f"  {name:8}{statistics.median(values):7.3f} µs   {'   '.join(against)}")
     if options.json:
         print(json.dumps(table))

@@ -1,6 +1,6 @@
 """The bus without agents: tasks and a worker thread emit, one ordered log comes out.
 
-    python examples/bus_alone.py
+python examples/bus_alone.py
 """
 
 from __future__ import annotations

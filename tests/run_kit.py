@@ -9,15 +9,17 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
 import anyio
+import anyio.lowlevel
 import trio.testing
 
 from agentstream.errors import AgentStreamError
 from agentstream.events import AnyEvent, Reset, is_terminal
 from agentstream.ports import Chunk, Lease
-from agentstream.runtime import Run, RuntimeOptions
+from agentstream.runtime import Run, Runtime, RuntimeOptions
 from agentstream.store.memory import MemoryStore
+from agentstream.wire import decode_event
 
-__all__ = ["QUICK", "MoodyStore", "VirtualClock", "check_log", "events_of", "log_of", "of_type", "outline", "virtually"]
+__all__ = ["QUICK", "MoodyStore", "VirtualClock", "check_log", "events_of", "idle", "log_of", "of_type", "outline", "virtually"]
 
 T = TypeVar("T")
 
@@ -46,13 +48,14 @@ async def events_of(run: Run[Any]) -> list[AnyEvent]:
 
 async def log_of(run: Run[Any]) -> list[AnyEvent]:
     """The events of a run so far."""
-    found: list[AnyEvent] = []
-    with anyio.move_on_after(0.01):
-        async with run.events(coalesce=False) as events:
-            async for event in events:
-                assert not isinstance(event, Reset)
-                found.append(event)
-    return found
+    chunks = await run._store.read(run.id, 0, max_bytes=2**30)
+    return [decode_event(line) for chunk in chunks for line in chunk.lines.splitlines()]
+
+
+async def idle(runtime: Runtime) -> None:
+    """Wait until the runtime holds no run: its last task ends a little after the last event is seen."""
+    while runtime.statistics().runs:
+        await anyio.lowlevel.checkpoint()
 
 
 def check_log(events: list[AnyEvent]) -> None:

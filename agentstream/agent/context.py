@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, overload
 
 import anyio
+import anyio.lowlevel
 from typing_extensions import TypeVar
 
 from agentstream.agent import generation, tool_calls
@@ -164,7 +165,8 @@ class Context(Emitter):
 
     def _key(self, agent: Agent[Any, Any], task: object) -> str:
         if not isinstance(getattr(agent, "name", None), str):
-            raise InvalidInput(f"an agent is expected, not {type(agent).__name__}; make one of a function with as_agent")
+            wrong = type(agent).__name__
+            raise InvalidInput(f"an agent is expected, not {wrong}; make one of a function with as_agent")
         return self.keys.current.next(agent.name, task)
 
     # --- recorded work ------------------------------------------------------------------------------------------------
@@ -200,6 +202,7 @@ class Context(Emitter):
         Raises:
             NotSerializable: the result cannot be recorded.
         """
+        await anyio.lowlevel.checkpoint_if_cancelled()  # an agent that is stopped begins no further step
         step_key = key or self.keys.current.next(name, list(args))
         step = self.new_id()
         self._engine.step_began()

@@ -266,7 +266,7 @@ class _Asking:
             # Some servers leave the ids out; the answers need them.
             pairs = zip(result.tool_calls, written.calls, strict=True)
             calls = tuple(call if call.id else msgspec.structs.replace(call, id=id_) for call, id_ in pairs)
-            self._added.append(Message("assistant", result.text, calls))
+            self._added.append(Message("assistant", result.text, calls, thoughts=result.thoughts))
             if calls:
                 rounds += 1
                 if rounds > MAX_TOOL_ROUNDS:
@@ -388,7 +388,8 @@ class _Writer:
         if isinstance(delta, TextPart):
             await self._write("text", delta.text)
         elif isinstance(delta, ThinkingPart):
-            await self._write("thinking", delta.text)
+            if delta.text:
+                await self._write("thinking", delta.text)
         elif isinstance(delta, ToolCallPart):
             await self._write_call(delta)
         else:

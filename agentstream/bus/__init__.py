@@ -7,7 +7,8 @@ store, no run and no reader; the runtime joins it to them.
 from agentstream.bus.artifacts import INLINE_BYTES
 from agentstream.bus.emitter import Block, Emitter, Keeper
 from agentstream.bus.encode import MAX_EVENT_BYTES, encode_event, encode_text, encode_value
-from agentstream.bus.merge import DEFAULT_CAPACITY, BusStatistics, MergeBus, Source
+from agentstream.bus.merge import DEFAULT_CAPACITY, BusStatistics, MergeBus
+from agentstream.bus.source import Source
 from agentstream.bus.state import MAX_STATE_BYTES, Document, State
 from agentstream.bus.threads import BlockingBlock, BlockingEmitter
 

@@ -19,7 +19,7 @@ import msgspec
 
 from agentstream.bus.artifacts import inline, to_bytes
 from agentstream.bus.encode import MAX_TEXT_CHARS, encode_event, encode_fast, encode_text, encode_value, plain_text
-from agentstream.bus.merge import Source
+from agentstream.bus.source import Source
 from agentstream.bus.state import Document, State
 from agentstream.bus.threads import BlockingEmitter
 from agentstream.errors import EmitAfterEnd, InvalidInput, NotSerializable
@@ -360,5 +360,5 @@ class Block:
             emitter.close_one(self.id)
 
 
-def _not_open(form: bytes, rest: bytes) -> NoReturn:
+def _not_open(_form: bytes, _rest: bytes) -> NoReturn:
     raise EmitAfterEnd("this block is not open: write inside `async with emitter.text() as block`")

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from agentstream.bus.encode import MAX_TEXT_CHARS, encode_event, plain_text
-from agentstream.bus.merge import Draft, Source
+from agentstream.bus.source import Draft, Source
 from agentstream.errors import EmitAfterEnd
 from agentstream.events import (
     AgentProgress,

@@ -25,5 +25,5 @@ def main() -> int:
         )
         return 2
     # Loaded by name: nothing of it can be imported where the extra is missing.
-    status: int = importlib.import_module("agentstream.cli.app").run_command()
+    status: int = importlib.import_module("agentstream.cli._app").run_command()
     return status

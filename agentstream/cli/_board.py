@@ -93,7 +93,8 @@ class Board:
 
     Attributes:
         team, run, question: of the run. plan: the newest. lanes: invocations at work, by id.
-        events: how many were taken. verdicts: accepted and all. terminal: the run's last event.
+        events: how many the run has so far. verdicts: accepted and all. terminal: the run's last event.
+        held: the entry agent's last words: where they are the answer, they are printed at the end and not before.
     """
 
     def __init__(self, *, by_line: bool = False) -> None:
@@ -109,7 +110,7 @@ class Board:
         self._by_line = by_line
         self._blocks: dict[str, _Block] = {}
         self._entry = ""
-        self._held: Item | None = None  # the entry agent's last words, which are often the answer
+        self.held: Item | None = None
 
     def take(self, event: ev.AnyEvent | ev.Reset) -> list[Item]:
         """The items that this event completes."""
@@ -117,21 +118,29 @@ class Board:
             self._blocks.clear()
             self.lanes.clear()
             return [Item("notice", f"the position was lost ({safe(event.reason)}); from event {event.first} on again")]
-        self.events += 1
+        self.events = event.seq
         if isinstance(event, ev.UnknownEvent):
             return []
-        return self._with_held(list(self._of_agent(event) if event.inv else self._of_run(event)))
-
-    def _with_held(self, items: list[Item]) -> list[Item]:
-        """Hold back what may be the answer, which is printed at the end, until something else follows it."""
-        if not items:
-            return items
-        held, self._held = self._held, None
-        if held is not None and not (self.terminal is not None and held.text == _answered(self.terminal)):
+        held, self.held = self.held, None
+        items = list(self._of_agent(event) if event.inv else self._of_run(event))
+        if held is not None and not items and self.held is None:
+            self.held = held
+        elif held is not None and (self.terminal is None or held.text != _answered(self.terminal)):
             items.insert(0, held)
-        if items[-1].kind == "text" and items[-1].inv == self._entry and not self.terminal:
-            self._held = items.pop()
         return items
+
+    def let_go(self) -> list[Item]:
+        """What was held back, because nothing has followed it for a while."""
+        held, self.held = self.held, None
+        return [] if held is None else [held]
+
+    def _hold(self, items: Iterator[Item]) -> Iterator[Item]:
+        """Hold back the entry agent's last words until something follows: often they are the answer."""
+        for item in items:
+            if item.kind == "text" and item.inv == self._entry:
+                self.held = item
+            else:
+                yield item
 
     # --- the run ------------------------------------------------------------------------------------------------------
     def _of_run(self, event: ev.Event) -> Iterator[Item]:
@@ -242,7 +251,7 @@ class Board:
             case ev.TextFinished(block=id_) | ev.ThinkingFinished(block=id_):
                 if (block := self._blocks.pop(id_, None)) is not None:
                     _show(lane, "")
-                    yield from self._whole(block)
+                    yield from self._hold(self._whole(block))
             case ev.LLMTryFailed():
                 self._blocks.pop(event.block, None)
                 yield _item(event, "notice", f"try {event.try_} of the model failed: {one_line(event.reason)}")

@@ -27,9 +27,12 @@ from agentstream.runtime import Run, Runtime
 from agentstream.runtime.teams import AnyTeam, load_team
 from agentstream.stream import Page, open_reader
 
-__all__ = ("Asked", "follow", "input_of", "pass_lines", "run_team", "status_of", "ticking")
+__all__ = ("Asked", "Beat", "follow", "input_of", "pass_lines", "run_team", "status_of")
 
-REDRAW_S: Final = 0.1
+BEAT_S: Final = 0.1
+_PATIENCE_S: Final = 0.5
+"""An answer's last words are followed by the end of the run within this time; other words are not held back longer."""
+
 _REASON: Final = "Ctrl-C"
 
 
@@ -66,7 +69,7 @@ async def run_team(asked: Asked) -> Exit:
             else:
                 view = printer()
                 group.start_soon(_stop_on_interrupt, interrupts, run, view)
-                group.start_soon(ticking, view)
+                group.start_soon(_beating, view)
                 folder = Folder(asked.out, run.id)
                 await _show(run, runtime.store, view, folder, asked)
                 status = status_of(view)
@@ -111,11 +114,31 @@ async def _stop_on_interrupt(interrupts: Interrupts, run: Run[Any], view: Printe
     await run.stop(reason=_REASON)
 
 
-async def ticking(view: Printer) -> None:
-    """Redraw what is under way, until cancelled."""
+class Beat:
+    """What is done again and again while a run is shown: redraw, and let go of words that nothing has followed."""
+
+    def __init__(self, view: Printer) -> None:
+        self._view = view
+        self._held: Item | None = None
+        self._beats = 0
+
+    async def __call__(self) -> None:
+        """One beat."""
+        board = self._view.board
+        self._beats = self._beats + 1 if board.held is self._held else 0
+        self._held = board.held
+        if self._beats * BEAT_S >= _PATIENCE_S:
+            for item in board.let_go():
+                self._view.show(item)
+        self._view.refresh()
+        await anyio.sleep(BEAT_S)
+
+
+async def _beating(view: Printer) -> None:
+    """Until cancelled."""
+    beat = Beat(view)
     while True:
-        view.refresh()
-        await anyio.sleep(REDRAW_S)
+        await beat()
 
 
 async def _show(run: Run[Any], store: Store, view: Printer, folder: Folder, asked: Asked) -> None:

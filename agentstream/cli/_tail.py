@@ -14,7 +14,7 @@ import anyio
 import msgspec
 
 from agentstream.cli._printer import Printer
-from agentstream.cli._run import REDRAW_S, follow, pass_lines, status_of
+from agentstream.cli._run import Beat, follow, pass_lines, status_of
 from agentstream.cli._terminal import Exit, Interrupts, command_name, printer
 from agentstream.client import RemoteEvents, RemoteRun, connect
 from agentstream.errors import InvalidInput, RunGone, RunUnknown
@@ -115,7 +115,7 @@ async def _on_server(asked: Watched) -> Exit:
             raise
 
 
-async def _show(run: RemoteRun[Any], events: RemoteEvents, base: str) -> Exit:
+async def _show(run: RemoteRun[Any], events: RemoteEvents, base: str) -> Exit:  # Any: without its team
     view = printer()
     async with anyio.create_task_group() as group:
         group.start_soon(_redraw, view, events)
@@ -152,6 +152,7 @@ async def _pass_events(events: RemoteEvents) -> Exit:
 
 async def _redraw(view: Printer, events: RemoteEvents | None) -> None:
     """Redraw, and say when the connection is away; until cancelled."""
+    beat = Beat(view)
     told = ""
     while True:
         if events is not None:
@@ -161,8 +162,7 @@ async def _redraw(view: Printer, events: RemoteEvents | None) -> None:
             if text != told and (text or told):
                 view.notice(text or "connected again")
             told = text
-        view.refresh()
-        await anyio.sleep(REDRAW_S)
+        await beat()
 
 
 def _say_how_to_go_on(asked: Watched, events: RemoteEvents) -> None:

@@ -15,7 +15,7 @@ from typing import Final, Literal, Self
 
 import anyio
 
-from agentstream.errors import LLMError, LLMTimeout, LLMValidationError, StreamBroken
+from agentstream.errors import LLMError, LLMValidationError, StreamBroken
 from agentstream.llm._core import Call, Core
 from agentstream.llm._member import Attempt, Member
 from agentstream.llm._watch import CALL
@@ -83,11 +83,14 @@ class PoolStream:
     ) -> None:
         self._core.streams.pop(id(self), None)
         context, self._context = self._context, None
+        member = self._member
         try:
             if context is not None:
                 await context.__aexit__(kind, error, trace)
         finally:
             self._release()
+            if member is not None and member.part is not None and member.health.active == 0:
+                await member.part()
 
     def __aiter__(self) -> Self:
         return self
@@ -95,22 +98,28 @@ class PoolStream:
     async def __anext__(self) -> Delta:
         delta, self._first = self._first, None
         if delta is None:
-            if self._stream is None:
-                raise StreamBroken("the answer was read outside its `async with`", provider=self._core.name)
-            try:
-                delta = await anext(self._stream)
-            except StopAsyncIteration:
-                if self._state == "finished":
-                    raise
-                failed: LLMError = StreamBroken("the answer ended before its end", provider=self._name)
-            except LLMError as error:
-                failed = error
-            else:
-                failed = self._take(delta)
-            if failed is not None:
-                self._fail(failed)
-                raise failed
+            delta = await self._next()
         self._deltas += 1
+        return delta
+
+    async def _next(self) -> Delta:
+        if self._stream is None:
+            raise StreamBroken("the answer was read outside its `async with`", provider=self._core.name)
+        try:
+            delta = await anext(self._stream)
+        except StopAsyncIteration:
+            if self._state == "finished":
+                raise
+            broken = StreamBroken("the answer ended before its end", provider=self._name)
+            self._fail(broken)
+            raise broken from None
+        except LLMError as error:
+            self._fail(error)
+            raise
+        refused = self._take(delta)
+        if refused is not None:
+            self._fail(refused)
+            raise refused
         return delta
 
     def _take(self, delta: Delta) -> LLMError | None:
@@ -175,10 +184,11 @@ class PoolStream:
     async def _ask(self, call: Call, request: LLMRequest) -> None:
         """Ask the endpoint until its first delta; without an error and without a delta, it was sent elsewhere."""
         member, attempt = self._member, self._attempt
-        assert member is not None and attempt is not None and member.llm is not None
+        assert member is not None
+        assert attempt is not None
+        assert member.llm is not None
         self._ended = anyio.Event()
         context = member.llm.stream(request)
-        late = False
         with anyio.CancelScope(deadline=call.deadline) as self._scope:
             stream = await context.__aenter__()
             try:
@@ -200,8 +210,7 @@ class PoolStream:
         self._scope = None
         if late:
             # Not the endpoint's fault: it may have had only the end of the call's time.
-            limit = f"no first token within {self._core.retry.max_wait:g} s"
-            raise _Late(limit, provider=self._core.name, details={"call": call.id, "attempts": call.attempts})
+            raise self._core.too_late(call)
 
     def _judge_first(self, first: Delta | None, stream: LLMStream) -> LLMError | None:
         if first is None:
@@ -232,7 +241,9 @@ class PoolStream:
     def _judge(self, error: LLMError) -> bool:
         """Tell the pool of a failed attempt; whether there may be another."""
         call, member, attempt = self._call, self._member, self._attempt
-        if call is None or member is None or attempt is None or self._judged or isinstance(error, _Late):
+        if call is None or member is None or attempt is None or self._judged:
+            return False
+        if error.details.get("stopped") == "max_wait":  # the call's own time is over, and nothing is known by that
             return False
         if self._core.closed or member.removed:  # cut by ourselves; nothing is known of the endpoint by that
             call.tried.add(member)
@@ -278,7 +289,8 @@ class PoolStream:
 
     def move(self) -> anyio.Event:
         """Leave the endpoint for another; the event is set when it has left."""
-        assert self._scope is not None and self._ended is not None
+        assert self._scope is not None
+        assert self._ended is not None
         if self._call is not None and self._member is not None:
             self._call.tried.add(self._member)
         self._scope.cancel()
@@ -296,10 +308,6 @@ class PoolStream:
             since_delta=round(now - self._since, 3),
             deltas=self._deltas,
         )
-
-
-class _Late(LLMTimeout):
-    """The call's own time is over."""
 
 
 async def complete(core: Core, request: LLMRequest) -> LLMResult:

@@ -1,7 +1,7 @@
 """What a pool decides: which endpoint takes a call, what a failure means, how long a call waits, when it gives up.
 
-What comes in: calls, the outcomes of their attempts, the time. What goes out: an endpoint, seconds to wait, or the error
-that the call ends in. It does not send anything and does not wait: `_call` does.
+What comes in: calls, the outcomes of their attempts, the time. What goes out: an endpoint, seconds to wait, or the
+error that the call ends in. It does not send anything and does not wait: `_call` does.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from agentstream.errors import (
     LLMAuthError,
@@ -39,11 +39,14 @@ from agentstream.policy import (
 if TYPE_CHECKING:
     from agentstream.llm._call import PoolStream
 
+_Kind: TypeAlias = Literal["failure_rate", "load", "allowance", "account", "auth", "down"]
+
 __all__ = ("Call", "Core")
 
 _log = logging.getLogger("agentstream.llm.pool")
 
 _LEAST_ATTEMPTS: Final = 20
+_QUIET_S: Final = 60.0  # what comes and goes is told once in this time
 _CLEARED: Final = 0.8  # an alarm is over when the figure is below this share of its bound
 
 
@@ -80,7 +83,8 @@ class Core:
         self.streams: dict[int, PoolStream] = {}
         self.closed = False
         self._window = Window()
-        self._alarms: set[tuple[str, str]] = set()
+        self._alarms: dict[tuple[str, str], float] = {}  # those that last → when they were told
+        self._told: dict[tuple[str, str], float] = {}  # those that are over
         self._ids = 0
         self._mean = 0.0  # seconds that a call holds its place, smoothed
         self.calls = self.succeeded = self.failed = self.attempts = self.failovers = 0
@@ -138,7 +142,7 @@ class Core:
         """
         left = call.deadline - now
         if left <= 0:
-            raise self._too_late(call)
+            raise self.too_late(call)
         waits: list[float] = []
         for member in self.members.values():
             if member.credential in call.refused:
@@ -171,7 +175,8 @@ class Core:
                 retry_after=round(max(1.0, expected), 1),
                 details=self._facts(call, "queue_full"),
             )
-        self._alarm("load", "", (len(self.line) + 1) / max(1, self.line.most), self.options.warn_load, "of the places for waiting calls are taken")
+        taken = (len(self.line) + 1) / max(1, self.line.most)
+        self._alarm("load", None, now, taken, self.options.warn_load, "of the places for waiting calls are taken")
 
     # --- outcomes -----------------------------------------------------------------------------------------------------
     def begin(self, call: Call, member: Member, now: float) -> Attempt:
@@ -184,7 +189,7 @@ class Core:
         call.attempts += 1
         self.attempts += 1
         share = member.health.active / member.endpoint.max_concurrency
-        self._alarm("load", member.name, share, self.options.warn_load, "of its calls at once are in use")
+        self._alarm("load", member, now, share, self.options.warn_load, "of its calls at once are in use")
         return attempt
 
     def succeed(self, call: Call, member: Member, attempt: Attempt, now: float) -> None:
@@ -193,12 +198,12 @@ class Core:
         self.budget.succeeded()
         self._window.add(now, failed=False)
         self._watch_failures(now)
-        self._alarms.discard(("down", ""))
+        self._over(("down", ""))
         if member.succeed(attempt, now):
             _log.info("pool %s: %s is back", self.name, member.name)
             self.line.wake_all()
         used = 1.0 - member.allowance.left(now)
-        self._alarm("allowance", member.name, used, self.options.warn_load, "of a limit of its provider is used")
+        self._alarm("allowance", member, now, used, self.options.warn_load, "of a limit of its provider is used")
         member.say("%s: answered by %s after %d ms", call.id, member.name, round((now - call.began) * 1_000))
 
     def fail(self, call: Call, member: Member, attempt: Attempt, error: LLMError, now: float) -> bool:
@@ -211,7 +216,7 @@ class Core:
             self.budget.failed()
         self._window.add(now, failed=fault.counts)
         self._watch_failures(now)
-        self._watch_refusals(member, fault)
+        self._watch_refusals(member, fault, now)
         self.line.wake_all()  # who waits for this one's probe looks elsewhere
         member.say("%s: %s failed: %s", call.id, member.name, error.code)
         call.tried.add(member)
@@ -237,6 +242,23 @@ class Core:
         self._mean += 0.1 * (now - attempt.began - self._mean)
         self.line.wake()
 
+    def checked(self, member: Member, was: BreakerState, now: float) -> None:
+        """An active check has ended; `was` is what the breaker was before it."""
+        state = member.breaker.state(now)
+        result = member.last_check
+        if result is not None:
+            member.say("check of %s: %s", member.name, result.code or "well")
+        if state is BreakerState.CLOSED and was is not BreakerState.CLOSED:
+            _log.info("pool %s: %s is back", self.name, member.name)
+        elif state is BreakerState.OPEN and was is BreakerState.CLOSED:
+            seconds = round(member.breaker.open_for(now), 1)
+            _log.warning("pool %s: %s is left alone for %s s: its check failed", self.name, member.name, seconds)
+        self.line.wake_all()
+
+    def can_ask(self, member: Member) -> bool:
+        """Whether there is a way to check this endpoint without a call."""
+        return self.options.check is not None or member.fetch is not None
+
     # --- giving up ----------------------------------------------------------------------------------------------------
     def refuse_closed(self) -> None:
         """Raise if the pool was closed."""
@@ -247,7 +269,8 @@ class Core:
         facts: dict[str, object] = {"call": call.id, "attempts": call.attempts}
         return {**facts, "stopped": reason} if reason else facts
 
-    def _too_late(self, call: Call) -> LLMError:
+    def too_late(self, call: Call) -> LLMError:
+        """What a call ends in whose time is over: its last failure, or a limit of time where it had none."""
         if call.failure is not None:
             call.failure.details = {**call.failure.details, "stopped": "max_wait"}
             return call.failure
@@ -260,7 +283,7 @@ class Core:
         wait = None if math.isinf(ready) else round(ready - now, 3)
         reasons = Counter(member.obstacle(now) for member in self.members.values())
         if not any(member.obstacle(now) in ("", "busy") for member in self.members.values()):
-            self._alarm("down", "", 1.0, 1.0, "no endpoint takes calls")
+            self._alarm("down", None, now, 1.0, 1.0, "no endpoint takes calls")
         failure = call.failure
         if failure is not None:  # the first-hand reason goes before ours
             failure.details = {**failure.details, "stopped": "no_endpoint"}
@@ -282,35 +305,44 @@ class Core:
     def _watch_failures(self, now: float) -> None:
         attempts, failures = self._window.totals(now)
         if attempts >= _LEAST_ATTEMPTS:
-            self._alarm("failure_rate", "", failures / attempts, self.options.warn_failures, "of attempts failed")
+            share = failures / attempts
+            self._alarm("failure_rate", None, now, share, self.options.warn_failures, "of attempts failed")
 
-    def _watch_refusals(self, member: Member, fault: Fault) -> None:
+    def _watch_refusals(self, member: Member, fault: Fault, now: float) -> None:
         if fault is Fault.ACCOUNT:
-            self._alarm("account", member.name, 1.0, 1.0, "its account has no quota left")
+            self._alarm("account", member, now, 1.0, 1.0, "its account has no quota left")
         elif fault is Fault.AUTH:
-            self._alarm("auth", member.name, 1.0, 1.0, "its key was refused; it is not asked again until it is updated")
+            self._alarm("auth", member, now, 1.0, 1.0, "its key was refused; it is out until it is updated")
 
     def acted(self, member: Member) -> None:
         """Somebody has acted: what was told about this endpoint may be told again."""
-        self._alarms = {alarm for alarm in self._alarms if alarm[1] != member.name}
+        for alarms in (self._alarms, self._told):
+            for key in [key for key in alarms if key[1] == member.name]:
+                del alarms[key]
         self.line.wake_all()
 
-    def _alarm(self, kind: str, endpoint: str, value: float, limit: float, what: str) -> None:
+    def _alarm(self, kind: _Kind, member: Member | None, now: float, value: float, limit: float, what: str) -> None:
         """Tell once that `value` has reached `limit`, and be ready to tell it again when it has fallen."""
-        key = (kind, endpoint)
+        key = (kind, member.name if member is not None else "")
         if value < limit:
             if value < limit * _CLEARED:
-                self._alarms.discard(key)
+                self._over(key)
             return
         if key in self._alarms:
             return
-        self._alarms.add(key)
-        where = f"endpoint {endpoint}" if endpoint else "pool"
-        message = f"{where}: {what}" if limit == 1.0 and value == 1.0 else f"{where}: {value:.0%} {what}"
+        before = self._told.get(key, -math.inf)
+        self._alarms[key] = now if now - before >= _QUIET_S else before
+        if now - before < _QUIET_S:
+            return  # it comes and goes
+        where = f"endpoint {key[1]}" if key[1] else "pool"
+        message = f"{where}: {what}" if limit == value == 1.0 else f"{where}: {value:.0%} {what}"
         _log.warning("pool %s: %s", self.name, message)
         if self.options.on_alarm is not None:
-            # A Literal in the struct for readers; the words are all written above.
-            self.options.on_alarm(Alarm(kind, self.name, endpoint, value, limit, message))  # type: ignore[arg-type]
+            self.options.on_alarm(Alarm(kind, self.name, key[1], value, limit, message))
+
+    def _over(self, key: tuple[str, str]) -> None:
+        if key in self._alarms:
+            self._told[key] = self._alarms.pop(key)
 
     # --- figures ------------------------------------------------------------------------------------------------------
     def statistics(self, now: float) -> PoolStatistics:

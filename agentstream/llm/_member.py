@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from agentstream.clock import SYSTEM_CLOCK
@@ -16,7 +16,7 @@ from agentstream.errors import LLMError
 from agentstream.llm._limits import read_limits
 from agentstream.llm._watch import Watched
 from agentstream.llm.contract import LLM
-from agentstream.llm.endpoint import Endpoint, credential
+from agentstream.llm.endpoint import Endpoint
 from agentstream.llm.statistics import CheckResult, EndpointStatistics
 from agentstream.policy import Allowance, Breaker, BreakerOptions, BreakerState, Fault, Health, Ticket
 
@@ -44,7 +44,7 @@ class Attempt(NamedTuple):
 class Member:
     """An endpoint in a pool. Times are seconds of the event loop's clock."""
 
-    def __init__(self, pool: str, endpoint: Endpoint, name: str, breaker: BreakerOptions) -> None:
+    def __init__(self, pool: str, endpoint: Endpoint, name: str, breaker: BreakerOptions | None) -> None:
         self.pool = pool
         self.endpoint = endpoint
         self.name = name
@@ -56,6 +56,8 @@ class Member:
         self.http: Watched | None = None
         self.removed = False
         self.refused_key = False
+        self.fetch: Callable[[], Awaitable[int]] | None = None
+        self.part: Callable[[], Awaitable[None]] | None = None  # set once removed: closes what is left of it
         self.checked_only = False  # tried again by active checks, not by calls
         self.debug = False
         self._not_before: dict[Obstacle, float] = {}
@@ -120,10 +122,6 @@ class Member:
         self._not_before.clear()
         self.refused_key = False
 
-    def accept_key(self, key: str) -> None:
-        """Note which key it is asked with."""
-        self.credential = credential(key)
-
     # --- attempts -----------------------------------------------------------------------------------------------------
     def begin(self, now: float) -> Attempt:
         """An attempt begins."""
@@ -167,6 +165,7 @@ class Member:
             self.breaker.abandoned(attempt.ticket)
             return False
         opened = self.breaker.opened
+        self.health.gave_up(attempt.number, now)
         self.breaker.failed(attempt.ticket, now, random())
         self.health.observe(False, now)
         return self.breaker.opened > opened
@@ -226,7 +225,7 @@ class Member:
         first = self.health.first_token
         return EndpointStatistics(
             name=self.name,
-            url=endpoint.url,
+            url=endpoint.address,
             model=endpoint.model,
             provider=endpoint.provider,
             tier=endpoint.tier,

@@ -7,12 +7,11 @@ It does not start tasks that outlive it: `keep` runs in the group of whoever ent
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable
 from typing import Final
 
 import anyio
 
-from agentstream.errors import LLMConnectionError, LLMError, LLMServerError, LLMTimeout
+from agentstream.errors import LLMAuthError, LLMConnectionError, LLMError, LLMServerError, LLMTimeout
 from agentstream.llm._core import Core
 from agentstream.llm._member import Member
 from agentstream.llm.statistics import CheckResult
@@ -23,14 +22,14 @@ __all__ = ("Upkeep",)
 _AT_ONCE: Final = 16
 _LEAST_PAUSE_S: Final = 1.0
 _CLOSE_S: Final = 2.0
+_REFUSED: Final = LLMAuthError.code
 
 
 class Upkeep:
     """Checks and tends the endpoints of one pool."""
 
-    def __init__(self, core: Core, ask: Callable[[Member], Awaitable[int]]) -> None:
+    def __init__(self, core: Core) -> None:
         self._core = core
-        self._ask = ask
         self._changed: anyio.Event | None = None
 
     # --- one check ----------------------------------------------------------------------------------------------------
@@ -82,7 +81,8 @@ class Upkeep:
             if self._core.options.check is not None:
                 await self._core.options.check(member.endpoint)
                 return 0, ""
-            status = await self._ask(member)
+            assert member.fetch is not None, "no way to check it: see Core.can_ask"
+            status = await member.fetch()
         except LLMError as error:
             return error.http_status or 0, error.code
         except Exception:
@@ -116,7 +116,7 @@ class Upkeep:
     async def keep(self) -> None:
         """Check, keep warm and close what is idle, until cancelled."""
         core = self._core
-        while True:
+        while not core.closed:
             self._changed = anyio.Event()
             now = anyio.current_time()
             members = list(core.members.values())
@@ -143,9 +143,14 @@ class Upkeep:
 
     def _idle_at(self, member: Member) -> float:
         """When its connections are closed."""
-        if member.http is None or not member.http.connected or member.health.active or member.endpoint.health_check.active:
+        if (
+            member.http is None
+            or not member.http.connected
+            or member.health.active
+            or member.endpoint.health_check.active
+        ):
             return math.inf
-        return max(member.used_at, member.joined_at) + self._core.options.idle_after
+        return member.used_at + self._core.options.idle_after
 
     def _next(self, member: Member) -> float:
         return min(self._due(member), self._idle_at(member))
@@ -156,6 +161,3 @@ class Upkeep:
         member.say("idle: connections to %s are closed", member.name)
         with anyio.move_on_after(_CLOSE_S):
             await member.http.aclose()
-
-
-_REFUSED: Final = "llm_auth"

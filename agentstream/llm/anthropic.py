@@ -17,7 +17,7 @@ import msgspec
 
 from agentstream.errors import LLMContentRefused, StreamBroken
 from agentstream.events import Json, Usage
-from agentstream.llm.asking import arguments, closed_schema, encode, instruction, picture, system_text
+from agentstream.llm.asking import arguments, closed_schema, encode, fitting_id, instruction, picture, system_text
 from agentstream.llm.failures import failure
 from agentstream.llm.messages import (
     Delta,
@@ -42,6 +42,8 @@ MAX_TOKENS: Final = 16_384
 
 _SIGNED: Final = "anthropic.thinking"
 _REDACTED: Final = "anthropic.redacted_thinking"
+
+_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 # Models before these learned it; there will be no further ones, so the lists do not grow.
 _NO_SCHEMA: Final = re.compile(r"claude-(?:[0-3]|instant|(?:sonnet|opus)-4-(?:0\b|2025))")
@@ -114,7 +116,9 @@ def _messages(request: LLMRequest) -> list[Json]:
 
 def _blocks(message: Message) -> list[Json]:
     if message.role == "tool":
-        return [{"type": "tool_result", "tool_use_id": message.tool_call_id, "content": message.content}]
+        return [
+            {"type": "tool_result", "tool_use_id": fitting_id(message.tool_call_id, _ID), "content": message.content}
+        ]
     blocks: list[Json] = []
     if message.tool_calls:  # elsewhere nobody needs them again
         blocks += [block for thought in message.thoughts if (block := _thought(thought)) is not None]
@@ -122,7 +126,7 @@ def _blocks(message: Message) -> list[Json]:
     if message.content.strip():  # the format refuses blank text
         blocks.append({"type": "text", "text": message.content})
     blocks += [
-        {"type": "tool_use", "id": call.id, "name": call.name, "input": arguments(call.arguments)}
+        {"type": "tool_use", "id": fitting_id(call.id, _ID), "name": call.name, "input": arguments(call.arguments)}
         for call in message.tool_calls
     ]
     return blocks
@@ -245,23 +249,28 @@ class Parser(AnswerParser):
         kind = event.type or message.event
         if kind == "error" or event.error:
             raise failure(None, event.error, self._provider)
-        if kind == "content_block_delta" and event.delta is not None:
-            self._go_on(event.index or 0, event.delta, deltas)
-        elif kind == "content_block_start" and event.content_block is not None:
-            self._begin(event.index or 0, event.content_block, deltas)
-        elif kind == "content_block_stop":
-            self._end_block(event.index or 0, deltas)
-        elif kind == "message_start" and event.message is not None:
+        if kind == "message_stop":
+            self._conclude(deltas)
+            return True
+        if kind.startswith("content_block_"):
+            self._read_block(kind, event, deltas)
+        elif event.message is not None:  # message_start
             self.model = event.message.model or ""
             self._count(event.message.usage)
         elif kind == "message_delta":
             self._count(event.usage)
             if event.delta is not None and event.delta.stop_reason:
                 self._reason = event.delta.stop_reason
-        elif kind == "message_stop":
-            self._conclude(deltas)
-            return True
         return False
+
+    def _read_block(self, kind: str, event: _Event, deltas: list[Delta]) -> None:
+        number = event.index or 0
+        if event.delta is not None:
+            self._go_on(number, event.delta, deltas)
+        elif event.content_block is not None:
+            self._begin(number, event.content_block, deltas)
+        elif kind == "content_block_stop":
+            self._end_block(number, deltas)
 
     # --- blocks -------------------------------------------------------------------------------------------------------
     def _begin(self, number: int, block: _Block, deltas: list[Delta]) -> None:

@@ -5,6 +5,7 @@ What comes in: parts of an `LLMRequest`. What goes out: JSON values and bytes. I
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import Final, NamedTuple, TypeGuard
 
@@ -14,11 +15,23 @@ from agentstream.events import Json
 from agentstream.llm.messages import LLMRequest, Message
 from agentstream.wire.text import clean_json
 
-__all__ = ("Picture", "arguments", "closed_schema", "encode", "instruction", "picture", "system_text", "told")
+__all__ = (
+    "Picture",
+    "arguments",
+    "closed_schema",
+    "encode",
+    "fitting_id",
+    "instruction",
+    "picture",
+    "system_text",
+    "told",
+)
 
 _DATA_URL = re.compile(r"data:(image/[A-Za-z0-9.+-]+);base64,(.*)", re.DOTALL)
 
-_OPEN: Final = frozenset({"patternProperties", "if", "then", "else", "not", "dependentSchemas", "unevaluatedProperties"})
+_OPEN: Final = frozenset(
+    {"patternProperties", "if", "then", "else", "not", "dependentSchemas", "unevaluatedProperties"}
+)
 # What some providers' grammars refuse; the answer is checked against the whole schema by whoever asked.
 _CHECKED_LATER: Final = frozenset(
     {
@@ -39,8 +52,10 @@ _CHECKED_LATER: Final = frozenset(
         "default",
         "title",
         "discriminator",
+        "$defs",  # written out where they are used
     }
 )
+_CHOICES: Final = {"anyOf": "anyOf", "oneOf": "anyOf", "allOf": "allOf", "prefixItems": "prefixItems"}
 
 
 class Picture(NamedTuple):
@@ -72,6 +87,13 @@ def arguments(text: str) -> dict[str, Json]:
     except (msgspec.MsgspecError, RecursionError):
         return {"arguments": text}
     return value if _is_object(value) else {"arguments": text}
+
+
+def fitting_id(id: str, pattern: re.Pattern[str], *, length: int = 32) -> str:
+    """A call's id in the form that a provider takes: its own stay as they are, another's become a digest."""
+    if pattern.fullmatch(id):
+        return id
+    return hashlib.blake2b(id.encode("utf-8", "replace"), digest_size=32).hexdigest()[:length]
 
 
 def system_text(request: LLMRequest) -> str:
@@ -126,21 +148,24 @@ def _closed(value: Json, definitions: dict[str, Json], within: tuple[str, ...]) 
         if name in within or name not in definitions:
             raise _CannotBeSaidError
         return _closed(definitions[name], definitions, (*within, name))
-    made: dict[str, Json] = {}
-    for key, part in value.items():
-        if key in _CHECKED_LATER or key == "$defs":
-            continue
-        if key == "properties" and _is_object(part):
-            made[key] = {name: _closed(one, definitions, within) for name, one in part.items()}
-        elif isinstance(part, list) and key in ("anyOf", "oneOf", "allOf", "prefixItems"):
-            made["anyOf" if key == "oneOf" else key] = [_closed(one, definitions, within) for one in part]
-        else:
-            made[key] = _closed(part, definitions, within) if key == "items" else part
+
+    def part(key: str, one: Json) -> Json:
+        if key == "properties" and _is_object(one):
+            return {name: _closed(inner, definitions, within) for name, inner in one.items()}
+        if key in _CHOICES and _is_array(one):
+            return [_closed(inner, definitions, within) for inner in one]
+        return _closed(one, definitions, within) if key == "items" else one
+
+    made = {_CHOICES.get(key, key): part(key, one) for key, one in value.items() if key not in _CHECKED_LATER}
     if value.get("type") == "object":
         if value.get("additionalProperties") not in (None, False) or "properties" not in value:
             raise _CannotBeSaidError
         made["additionalProperties"] = False
     return made
+
+
+def _is_array(value: Json) -> TypeGuard[list[Json]]:
+    return isinstance(value, list)
 
 
 def _is_object(value: Json) -> TypeGuard[dict[str, Json]]:

@@ -21,6 +21,7 @@ from agentstream.errors import InvalidInput, LLMError, NoModelConfigured
 from agentstream.llm.contract import LLM
 from agentstream.llm.http import Timeouts
 from agentstream.llm.messages import LLMRequest, LLMResult
+from agentstream.llm.providers import provider_named
 
 if TYPE_CHECKING:
     import httpx
@@ -42,15 +43,15 @@ class HealthCheck(_Written):
         passive: calls count: an endpoint whose calls fail is left alone.
         active: it is also asked each `interval` while it is given up, or idle; only inside `async with pool`. Then real
             calls are not used to try it again.
-        path: what is fetched below the address, at no cost in tokens. Any answer but a failure of the server is well;
-            many servers know no such path and say 404.
+        path: what is fetched below the address, at no cost in tokens; empty for the provider's list of models. Any
+            answer but a failure of the server, or a refused key, is well: many servers know no such path and say 404.
     """
 
     passive: bool = True
     active: bool = False
     interval: float = pydantic.Field(default=30.0, ge=1, le=86_400)
     timeout: float = pydantic.Field(default=5.0, gt=0, le=600)
-    path: str = pydantic.Field(default="models", max_length=256)
+    path: str = pydantic.Field(default="", max_length=256, pattern=r"^[A-Za-z0-9_./~-]*$")
 
 
 class Connections(_Written):
@@ -84,8 +85,9 @@ class Endpoint(_Written):
     """One address of a model.
 
     Attributes:
-        url: up to and with the version, for instance `https://api.openai.com/v1`; without user, query and fragment.
-        model: the provider's name for the model. provider: the name of its format.
+        url: up to and with the version, for instance `http://localhost:8000/v1`; without user, query and fragment.
+            Empty for the provider's own address.
+        model: the provider's name for the model. provider: its format, a name in `agentstream.llm.providers`.
         name: unlike any other's in the pool; the host (and port) where none is given.
         key_env: the variable that holds the key. key: the key itself, from a program only; it goes before the variable.
         weight: how often it is chosen, relative to the others of its tier.
@@ -93,9 +95,9 @@ class Endpoint(_Written):
         max_concurrency: calls at once.
     """
 
-    url: str = pydantic.Field(min_length=1, max_length=2048)
+    url: str = pydantic.Field(default="", max_length=2048)
     model: str = pydantic.Field(default="", max_length=256)
-    provider: str = pydantic.Field(default="openai", pattern=r"^[a-z][a-z0-9_-]{0,31}$")
+    provider: str = "openai"
     name: str = pydantic.Field(default="", pattern=rf"^$|{_NAME}")
     key_env: str = pydantic.Field(default="", max_length=128)
     key: pydantic.SecretStr | None = pydantic.Field(default=None, exclude=True, repr=False)
@@ -109,6 +111,8 @@ class Endpoint(_Written):
     @pydantic.field_validator("url")
     @classmethod
     def _is_address(cls, url: str) -> str:
+        if not url.strip():
+            return ""
         try:
             parts = urlsplit(url.strip())
             host, port = parts.hostname, parts.port  # reading the port checks it
@@ -128,10 +132,20 @@ class Endpoint(_Written):
             )
         return name
 
+    @pydantic.field_validator("provider")
+    @classmethod
+    def _is_provider(cls, provider: str) -> str:
+        return provider_named(provider).name  # InvalidInput is a ValueError
+
+    @property
+    def address(self) -> str:
+        """The address that it is reached at."""
+        return self.url or provider_named(self.provider).base_url
+
     @property
     def label(self) -> str:
         """The name, or the host and port where there is none."""
-        return self.name or urlsplit(self.url).netloc.replace("[", "").replace("]", "").lower()[:64]
+        return self.name or urlsplit(self.address).netloc.replace("[", "").replace("]", "").lower()[:64]
 
     def resolve_key(self, environ: Mapping[str, str]) -> str:
         """The key, empty where none is configured.

@@ -1,8 +1,8 @@
 """What a provider's refusals and error objects mean, whichever provider it is.
 
-What comes in: a status, an error object or a body as a provider wrote it. What goes out: the `LLMError` whose class says
-who can mend it. It does not know HTTP clients, time or keys, and never puts a provider's words into an error: they may
-repeat the prompt or the key. Only short codes that look like codes are kept.
+What comes in: a status, an error object or a body as a provider wrote it. What goes out: the `LLMError` whose class
+says who can mend it. It does not know HTTP clients, time or keys, and never puts a provider's words into an error: they
+may repeat the prompt or the key. Only short codes that look like codes are kept.
 """
 
 from __future__ import annotations
@@ -147,8 +147,8 @@ def failure(status: int | None, error: Json, provider: str = "") -> LLMError:
     except msgspec.ValidationError:
         fields = _Error()
     facts = _facts(fields.details)
-    reasons = [fact.reason for fact in facts if fact.reason]
-    words = [w for w in (fields.code, fields.type, fields.status, *reasons) if isinstance(w, str) and _CODE.fullmatch(w)]
+    said = (fields.code, fields.type, fields.status, *(fact.reason for fact in facts))
+    words = [word for word in said if isinstance(word, str) and _CODE.fullmatch(word)]
     kind = next((number for number in (status, fields.code, fields.status_code) if _is_status(number)), None)
     class_, detail = _class_of(kind, set(words))
     detail = next((_SAID[word] for word in words if word in _SAID), detail)

@@ -4,7 +4,7 @@ What comes in: an `LLMRequest` to send, then the answer's bytes cut anywhere. Wh
 deltas. It does not know HTTP clients, time, keys or retries, and it never puts what a provider wrote into an error.
 
 Format as documented at ai.google.dev/api/generate-content. A stream has no end mark: it is whole when it ended in order
-after a `finishReason`. Calls come whole and often without an id, which they then get here; usage is cumulative. What the
+after a `finishReason`. Calls come whole and often without an id; usage is cumulative. What the
 model thought is signed on its calls, and the signature must go back with them.
 """
 
@@ -99,9 +99,7 @@ def _parts(message: Message, names: dict[str, str]) -> list[Json]:
     if message.content:
         parts.append({"text": message.content})
     for call in message.tool_calls:
-        part: dict[str, Json] = {
-            "functionCall": {"name": call.name, "args": arguments(call.arguments)} | _id(call.id)
-        }
+        part: dict[str, Json] = {"functionCall": {"name": call.name, "args": arguments(call.arguments)} | _id(call.id)}
         if call.signature:
             part["thoughtSignature"] = call.signature
         parts.append(part)
@@ -109,8 +107,7 @@ def _parts(message: Message, names: dict[str, str]) -> list[Json]:
 
 
 def _id(call: str) -> dict[str, Json]:
-    """The call's id, unless it was made here or elsewhere: only Google's own are known there."""
-    return {} if not call or call.startswith(_OURS) else {"id": call}
+    return {"id": call} if call else {}
 
 
 def _image(image: str) -> dict[str, Json]:
@@ -166,7 +163,6 @@ class _Chunk(msgspec.Struct, gc=False, rename="camel"):
 
 _decode_chunk = msgspec.json.Decoder(_Chunk).decode
 
-_OURS: Final = "call-"
 _REASONS: Final = {"STOP": "stop", "MAX_TOKENS": "length"}
 _REFUSED: Final = frozenset(
     {"SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "IMAGE_SAFETY", "IMAGE_PROHIBITED_CONTENT"}
@@ -208,10 +204,9 @@ class Parser(AnswerParser):
         parts = candidate.content.parts if candidate.content is not None else None
         for part in parts or ():
             if part.function_call is not None:
-                call = part.function_call
-                id_ = call.id or f"{_OURS}{self._calls}"
+                call, signature = part.function_call, part.thought_signature or ""
                 text = msgspec.json.encode(call.args or {}).decode()
-                deltas.append(ToolCallPart(self._calls, id_, call.name or "", text, part.thought_signature or ""))
+                deltas.append(ToolCallPart(self._calls, call.id or "", call.name or "", text, signature))
                 self._calls += 1
             elif part.text:
                 deltas.append(ThinkingPart(part.text) if part.thought else TextPart(part.text))

@@ -3,8 +3,8 @@
 What comes in: an `LLMRequest` to send, then the answer's bytes cut anywhere. What goes out: a path and a JSON body, and
 deltas. It does not know HTTP clients, time, keys or retries, and it never puts what a server wrote into an error.
 
-Format as documented at docs.ollama.com/api/chat. The last line says `done`; calls come whole and without an id, which
-they get here; an error is a line of its own.
+Format as documented at docs.ollama.com/api/chat. The last line says `done`; calls come whole, and without an id from
+older servers; an error is a line of its own.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import msgspec
 from agentstream.events import Json, Usage
 from agentstream.llm.asking import arguments, encode, picture, told
 from agentstream.llm.failures import failure
-from agentstream.llm.messages import Delta, LLMRequest, Message, TextPart, ThinkingPart, ToolCallPart
+from agentstream.llm.messages import Delta, LLMRequest, Message, TextPart, ThinkingPart, Thought, ToolCallPart
 from agentstream.llm.parsing import UNREADABLE, AnswerParser, Lines
 from agentstream.wire import sse
 
@@ -49,7 +49,7 @@ def build(request: LLMRequest, model: str, *, host: str = "") -> tuple[str, byte
     elif request.schema is not None:
         body["format"] = request.schema
     if request.thinking:
-        body["think"] = False if request.thinking == "off" else _effort(request)
+        body["think"] = _think(request.thinking, body["model"])
     options: dict[str, Json] = {}
     if request.max_tokens is not None:
         options["num_predict"] = request.max_tokens
@@ -60,9 +60,11 @@ def build(request: LLMRequest, model: str, *, host: str = "") -> tuple[str, byte
     return PATH, encode(body)
 
 
-def _effort(request: LLMRequest) -> Json:
+def _think(amount: str, model: str) -> Json:
     """Most models know only whether to think; gpt-oss knows how much, and not whether."""
-    return request.thinking if request.model.startswith("gpt-oss") else True
+    if model.startswith("gpt-oss"):
+        return "low" if amount == "off" else amount
+    return amount != "off"
 
 
 def _message(message: Message) -> dict[str, Json]:
@@ -120,10 +122,11 @@ class Parser(AnswerParser):
         provider: the name that errors carry.
     """
 
-    __slots__ = ()
+    __slots__ = ("_thinking",)
 
     def __init__(self, provider: str = "") -> None:
         super().__init__(provider, Lines())
+        self._thinking: list[str] = []
 
     def _take(self, message: sse.Message, deltas: list[Delta]) -> bool:
         try:
@@ -141,6 +144,8 @@ class Parser(AnswerParser):
         # A prompt that was read before costs nothing, and is not counted by the server.
         self._usage = Usage(line.prompt_eval_count or 0, line.eval_count or 0, calls=1)
         self._reason = line.done_reason or "stop"
+        if self._calls and self._thinking:
+            deltas.append(ThinkingPart("", Thought(_KIND, "".join(self._thinking))))
         self._finish(deltas)
         return True
 
@@ -152,6 +157,7 @@ class Parser(AnswerParser):
 
     def _read(self, message: _Message, deltas: list[Delta]) -> None:
         if message.thinking:
+            self._thinking.append(message.thinking)
             deltas.append(ThinkingPart(message.thinking))
         if message.content:
             deltas.append(TextPart(message.content))
@@ -159,5 +165,5 @@ class Parser(AnswerParser):
             function = call.function or _Function()
             given = function.arguments
             text = given if isinstance(given, str) else msgspec.json.encode(given or {}).decode()
-            deltas.append(ToolCallPart(self._calls, call.id or f"call-{self._calls}", function.name or "", text))
+            deltas.append(ToolCallPart(self._calls, call.id or "", function.name or "", text))
             self._calls += 1

@@ -13,13 +13,14 @@ without `[DONE]` after its finish reason; finish reasons of their own.
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 import msgspec
 
-from agentstream.errors import LLMContentRefused, LLMParseError, LLMServerError, StreamBroken
+from agentstream.errors import LLMContentRefused, LLMServerError, StreamBroken
 from agentstream.events import Json, Usage
-from agentstream.llm.asking import encode, told
+from agentstream.llm.asking import encode, fitting_id, told
 from agentstream.llm.failures import failure
 from agentstream.llm.messages import (
     Delta,
@@ -48,19 +49,21 @@ class _Server(msgspec.Struct, frozen=True):
         schemas: takes a JSON schema. usage: takes the wish for usage.
         thoughts: fields of thinking that it takes back with the calls that followed. Only the one that some servers
             insist on is sent to servers that are not known: strict ones refuse the other.
+        ids: the form of a call's id, and the length of one that is made here for another provider's call.
     """
 
     limit: str = "max_tokens"
     schemas: bool = True
     usage: bool = True
     thoughts: frozenset[str] = frozenset({"reasoning_content"})
+    ids: tuple[re.Pattern[str], int] = (re.compile(r".{1,40}"), 32)
 
 
 _SERVERS: Final = {
     # Its newer models refuse `max_tokens`; most other servers know nothing else.
     "api.openai.com": _Server(limit="max_completion_tokens", thoughts=frozenset()),
     # Refuses every field that it does not know with 422, and sends usage unasked.
-    "api.mistral.ai": _Server(usage=False, thoughts=frozenset()),
+    "api.mistral.ai": _Server(usage=False, thoughts=frozenset(), ids=(re.compile(r"[A-Za-z0-9]{9}"), 9)),
     "api.groq.com": _Server(thoughts=frozenset()),
     "openrouter.ai": _Server(thoughts=frozenset({"reasoning"})),
     # Knows `json_object` only; with thinking it refuses a conversation whose calls lack the thoughts before them.
@@ -110,11 +113,11 @@ def build(request: LLMRequest, model: str, *, host: str = "") -> tuple[str, byte
 def _message(message: Message, server: _Server) -> dict[str, Json]:
     entry: dict[str, Json] = {"role": message.role, "content": _content(message)}
     if message.tool_calls:
-        entry["tool_calls"] = [_tool_call(call) for call in message.tool_calls]
+        entry["tool_calls"] = [_tool_call(call, server) for call in message.tool_calls]
         entry["content"] = message.content or None
         entry |= {thought.kind: thought.text for thought in message.thoughts if thought.kind in server.thoughts}
     if message.role == "tool":
-        entry["tool_call_id"] = message.tool_call_id
+        entry["tool_call_id"] = _id(message.tool_call_id, server)
     elif message.name:
         entry["name"] = message.name
     return entry
@@ -127,8 +130,17 @@ def _content(message: Message) -> Json:
     return [*text, *({"type": "image_url", "image_url": {"url": url}} for url in message.images)]
 
 
-def _tool_call(call: ToolCall) -> dict[str, Json]:
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+def _id(call: str, server: _Server) -> str:
+    pattern, length = server.ids
+    return fitting_id(call, pattern, length=length)
+
+
+def _tool_call(call: ToolCall, server: _Server) -> dict[str, Json]:
+    return {
+        "id": _id(call.id, server),
+        "type": "function",
+        "function": {"name": call.name, "arguments": call.arguments},
+    }
 
 
 # --- the answer -------------------------------------------------------------------------------------------------------

@@ -4,9 +4,9 @@ What comes in: an `LLMRequest` to send, then the answer's bytes cut anywhere. Wh
 deltas, and where the rest of an answer is kept. It does not know HTTP clients, time, keys or retries, and it never puts
 what a provider wrote into an error.
 
-Format as documented at platform.openai.com/docs/api-reference/responses-streaming. Only events that carry an answer are
-read; the dozens of others pass. Nothing is kept at the provider unless `background` asks for it, so the model's thoughts
-come encrypted and go back with the calls that followed them.
+Format as documented at platform.openai.com/docs/api-reference/responses-streaming. Only events that carry an answer
+are read; the dozens of others pass. Nothing is kept at the provider unless `background` asks for it, so the model's
+thoughts come encrypted and go back with the calls that followed them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import msgspec
 
 from agentstream.errors import LLMContentRefused, StreamBroken
 from agentstream.events import Json, Usage
-from agentstream.llm.asking import encode
+from agentstream.llm.asking import encode, fitting_id
 from agentstream.llm.failures import failure
 from agentstream.llm.messages import Delta, LLMRequest, Message, TextPart, ThinkingPart, Thought, ToolCallPart
 from agentstream.llm.parsing import UNREADABLE, AnswerParser, Resumption
@@ -30,6 +30,8 @@ __all__ = ("PATH", "Parser", "build")
 PATH: Final = "responses"
 
 _KIND: Final = "openai.reasoning"
+
+_ID: Final = re.compile(r".{1,64}")
 
 # Models that think unasked. Others refuse to be asked for encrypted thoughts, hence the list.
 _THINKS: Final = re.compile(r"o[1-9]|gpt-(?:[5-9]|[1-9][0-9])(?!.*-chat)")
@@ -75,14 +77,20 @@ def build(request: LLMRequest, model: str, *, host: str = "") -> tuple[str, byte
 
 def _items(message: Message) -> list[Json]:
     if message.role == "tool":
-        return [{"type": "function_call_output", "call_id": message.tool_call_id, "output": message.content}]
+        return [
+            {
+                "type": "function_call_output",
+                "call_id": fitting_id(message.tool_call_id, _ID),
+                "output": message.content,
+            }
+        ]
     items: list[Json] = []
     if message.tool_calls:
         items += [_reasoning(thought) for thought in message.thoughts if thought.kind == _KIND]
     if message.content or message.images or not message.tool_calls:
         items.append({"role": message.role, "content": _content(message)})
     items += [
-        {"type": "function_call", "call_id": call.id, "name": call.name, "arguments": call.arguments}
+        {"type": "function_call", "call_id": fitting_id(call.id, _ID), "name": call.name, "arguments": call.arguments}
         for call in message.tool_calls
     ]
     return items
@@ -179,7 +187,8 @@ class Parser(AnswerParser):
     @property
     def resumption(self) -> Resumption | None:
         """Where the provider keeps the answer, once it has said its name."""
-        if not self._background or not self._id or self.finished or self.error is not None:
+        lost = self.error is None or isinstance(self.error, StreamBroken)
+        if not (self._background and self._id and lost) or self.finished:
             return None
         place = f"{PATH}/{quote(self._id, safe='')}"
         after = f"&starting_after={self._seen}" if self._seen >= 0 else ""
@@ -215,13 +224,18 @@ class Parser(AnswerParser):
             self._end_item(event.output_index or 0, event.item, deltas)
         elif kind == "response.refusal.delta":
             self._refused = True
-        elif kind in ("error", "response.failed"):
-            raise failure(None, self._error_of(event), self._provider)
-        elif kind == "response.cancelled":
-            raise StreamBroken("the answer was cancelled at the provider", provider=self._provider)
-        elif event.response is not None:
-            return self._read_response(kind, event.response, deltas)
+        else:
+            return self._read_rest(event, kind, deltas)
         return False
+
+    def _read_rest(self, event: _Event, kind: str, deltas: list[Delta]) -> bool:
+        """Events about the whole answer."""
+        if kind in ("error", "response.failed"):
+            raise failure(None, self._error_of(event), self._provider)
+        if kind == "response.cancelled":
+            self._background = False  # there is no more to come
+            raise StreamBroken("the answer was cancelled at the provider", provider=self._provider)
+        return event.response is not None and self._read_response(kind, event.response, deltas)
 
     def _error_of(self, event: _Event) -> Json:
         if event.response is not None and event.response.error:

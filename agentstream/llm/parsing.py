@@ -115,8 +115,9 @@ class AnswerParser:
         return None
 
     def resume(self) -> None:
-        """Begin a new connection that goes on where the last one was lost; only after `resumption` gave a place."""
+        """A new connection goes on where the last one was lost; only after `resumption` gave a place."""
         self._frames = sse.Decoder()
+        self.error = None
 
     def feed(self, data: bytes) -> list[Delta]:
         """The deltas that `data` completes. After `Finish`, and after an error, further bytes are ignored."""
@@ -134,19 +135,13 @@ class AnswerParser:
         return deltas
 
     def end(self) -> list[Delta]:
-        """The stream has ended in order: what that completes.
-
-        Raises:
-            StreamBroken: the answer is not whole.
-        """
+        """The stream has ended in order: what that completes. An answer that is not whole is a `StreamBroken`."""
         deltas = self.feed(b"")  # a line that was too long is told by the next call
         if self.finished or self.error is not None:
             return deltas
         try:
             self._close(deltas)
         except LLMError as error:
-            if isinstance(error, StreamBroken):
-                raise
             self.error = error
         return deltas
 
@@ -154,7 +149,7 @@ class AnswerParser:
         """Read one message; whether it was the last. Raises the `LLMError` that it holds."""
         raise NotImplementedError
 
-    def _close(self, deltas: list[Delta]) -> None:
+    def _close(self, deltas: list[Delta]) -> None:  # noqa: ARG002 - for formats whose end completes an answer
         """The body has ended in order before the answer said that it is whole."""
         raise StreamBroken("the answer ended before its end was said", provider=self._provider)
 

@@ -139,7 +139,7 @@ class Health:
         waiting: calls that wait for their first token, by when they began; the oldest first.
     """
 
-    __slots__ = ("_next", "active", "first_token", "recent", "success", "waiting")
+    __slots__ = ("_next", "_tried", "active", "first_token", "recent", "success", "waiting")
 
     def __init__(self) -> None:
         self.first_token = PeakEwma()
@@ -148,6 +148,7 @@ class Health:
         self.waiting: dict[int, float] = {}
         self.active = 0
         self._next = 0
+        self._tried = False
 
     def began(self, now: float) -> int:
         """An attempt begins; what is returned names it to `first` and `ended`."""
@@ -167,7 +168,14 @@ class Health:
 
     def observe(self, ok: bool, now: float) -> None:
         """An attempt went well, or failed and the endpoint is to blame."""
+        self._tried = True
         self.success.add(1.0 if ok else 0.0, now)
+
+    def gave_up(self, number: int, now: float) -> None:
+        """An attempt failed before its first token: it would have taken longer than that."""
+        began = self.waiting.pop(number, None)
+        if began is not None and now - began > self.first_token.value(now):
+            self.first_token.add(now - began, now)
 
     def ended(self, number: int) -> None:
         """Its place is free."""
@@ -177,11 +185,14 @@ class Health:
     def cost(self, now: float, weight: float = 1.0) -> float:
         """What one more call is expected to cost here: seconds × calls in front of it / success / weight.
 
-        A call that has waited longer than the average for its first token counts as the average: a server that hangs
-        is avoided long before its first failure. An endpoint without any call may be asked on a faded figure, so that
-        its recovery is noticed by one call and not by all of them.
+        While a call waits longer than the average for its first token, its waiting counts instead: a server that hangs
+        is avoided long before its first failure. An endpoint without any call is judged by its faded figure, and a new
+        one by none, so that one call finds out how it is, and not all of them.
         """
-        seconds = self.first_token.value(now, faded=self.active == 0)
+        if self.active == 0 and not (self._tried or self.first_token.known):
+            seconds = 0.0
+        else:
+            seconds = self.first_token.value(now, faded=self.active == 0)
         if self.waiting:
             seconds = max(seconds, now - next(iter(self.waiting.values())))
         return max(seconds, _CLOSE) * (self.active + 1) / max(self.success.value, _LEAST_SUCCESS) / weight

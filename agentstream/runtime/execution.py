@@ -75,7 +75,7 @@ class Execution:
     """Runs a team on a task. Implements what contexts ask of their run (`agentstream.agent.Engine`).
 
     Attributes:
-        has_left: nothing works for it any more; kept by the host.
+        placed: set when it may work. has_left: nothing works for it any more. Both are the host's.
     """
 
     attempt = 1
@@ -97,8 +97,8 @@ class Execution:
         self._steps = 0
         self._usage = Usage()
         self.has_left = False
+        self.placed = anyio.Event()
         self._queue = anyio.CancelScope()  # around the wait for a place
-        self._placed = anyio.Event()
         self._lost: AgentStreamError | None = None
         self._over = anyio.Event()
         self._drained = anyio.Event()
@@ -188,7 +188,8 @@ class Execution:
     ) -> Invocation[I, O]:
         await anyio.lowlevel.checkpoint()  # a cancelled caller begins nothing
         if not isinstance(agent, Agent):
-            raise InvalidInput(f"an agent is expected, not {type(agent).__name__}; make one of a function with as_agent")
+            wrong = type(agent).__name__
+            raise InvalidInput(f"an agent is expected, not {wrong}; make one of a function with as_agent")
         name = check_agent_name(agent.name)
         shown = await self.shown(task)
         if self._slots.full and parent is not None:
@@ -345,10 +346,9 @@ class Execution:
 
     async def _run_entry(self) -> None:
         with self._queue:
-            await self._host.take_place(self)
+            await self.placed.wait()
         if self._end is not None:
             return
-        self._placed.set()
         agent = self._team.agent
         try:
             key = Keys(self.run_id).current.next(agent.name, self._task)
@@ -356,7 +356,7 @@ class Execution:
         except AgentStreamError as error:
             self.end(RunFailed(*safe_failure(error), retryable=error.retryable))
             return
-        except Exception:
+        except Exception:  # noqa: BLE001  (whatever a foreign class does when it is looked at)
             _log.exception("run %s: its agent could not be started", self.run_id)
             self.end(RunFailed("internal", "the agent could not be started; the log of the process has the cause"))
             return
@@ -424,7 +424,7 @@ class Execution:
     async def _deadline(self) -> None:
         seconds = self.ticket.options.deadline
         if seconds is not None:
-            await self._placed.wait()
+            await self.placed.wait()
             await anyio.sleep(seconds)
             self.stop("deadline", f"the run reached its limit of {seconds:g} s")
 

@@ -6,8 +6,8 @@ nor what a run does; it is the only place where tasks of runs are started.
 
 from __future__ import annotations
 
-import contextlib
 import logging
+from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -60,7 +60,9 @@ class Host:
         self.draining = False
         self._models = models
         self._group = group
-        self._places = anyio.CapacityLimiter(options.max_runs)
+        # Not a limiter: runs get their places in the order of their starts, and trio runs new tasks in any order.
+        self._line: deque[Execution] = deque()
+        self._working: set[Execution] = set()
         self._runs: dict[str, tuple[Execution, anyio.CancelScope]] = {}
         self._admitted = 0
 
@@ -88,22 +90,27 @@ class Host:
             try:
                 with anyio.CancelScope(shield=True):
                     await fn()
-            except Exception:  # one run's failure must not end the others
+            except Exception:  # noqa: BLE001  (one run's failure must not end the others)
                 _log.exception("a task of a run failed: this is a defect of the runtime")
 
         self._group.start_soon(main)
-
-    async def take_place(self, execution: Execution) -> None:
-        """Wait until `execution` may work."""
-        await self._places.acquire_on_behalf_of(execution)
 
     def leave(self, execution: Execution) -> None:
         """Let the next run work: nothing works for this one any more. Only the first time counts."""
         if not execution.has_left:
             execution.has_left = True
             self._admitted -= 1
-            with contextlib.suppress(RuntimeError):  # it may not have had a place yet
-                self._places.release_on_behalf_of(execution)
+            if execution in self._working:
+                self._working.remove(execution)
+            else:
+                self._line.remove(execution)
+            self._give_places()
+
+    def _give_places(self) -> None:
+        while self._line and len(self._working) < self.options.max_runs:
+            execution = self._line.popleft()
+            self._working.add(execution)
+            execution.placed.set()
 
     # --- for the runtime ----------------------------------------------------------------------------------------------
     def admit(self) -> int | None:
@@ -134,6 +141,8 @@ class Host:
         execution = Execution(self, ticket, team, task, first)
         scope = anyio.CancelScope()
         self._runs[ticket.run] = execution, scope
+        self._line.append(execution)
+        self._give_places()
 
         async def main() -> None:
             try:

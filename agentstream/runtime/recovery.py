@@ -100,15 +100,25 @@ async def look_for_orphans(host: Host) -> None:
     """Every `poll` seconds, end runs that nobody writes to; until cancelled."""
     while True:
         try:
-            for run in await host.store.free(_AT_ONCE):
-                if host.running(run) is None and await _is_orphan(host, run):
-                    _log.warning("run %s: its worker died; ending it", run)
-                    await end_lost(host, run, RunFailed("worker_lost", _MESSAGE, retryable=True))
-        except AgentStreamError as error:
+            found = await host.store.free(_AT_ONCE)
+        except StoreError as error:
             _log.warning("looking for runs without a worker: %s", error)
-        except Exception:  # noqa: BLE001  (one run that cannot be read must not end the others)
-            _log.exception("looking for runs without a worker")
+            found = []
+        for run in found:
+            if host.running(run) is None:
+                await _end_orphan(host, run)
         await anyio.sleep(host.options.poll)
+
+
+async def _end_orphan(host: Host, run: str) -> None:
+    try:
+        if await _is_orphan(host, run):
+            _log.warning("run %s: its worker died; ending it", run)
+            await end_lost(host, run, RunFailed("worker_lost", _MESSAGE, retryable=True))
+    except AgentStreamError as error:
+        _log.error("run %s has no worker and could not be ended (%s): %s", run, error.code, error)
+    except Exception:  # noqa: BLE001  (one run that cannot be read must not harm the others)
+        _log.exception("run %s has no worker and could not be ended", run)
 
 
 async def _is_orphan(host: Host, run: str) -> bool:

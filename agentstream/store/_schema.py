@@ -9,7 +9,8 @@ sentence that names the fault but neither paths nor contents. It does not know w
     letters     the mailbox; an acknowledged letter keeps its key and loses its body.
     artifacts   what was kept under a run or under an owner's uploads; `parts` has the bytes, in pieces, so that a large
     parts       one is written in several short transactions between the appends. It counts once `whole` is set.
-    keys        idempotency keys; tombs: deleted runs. Both until `until` (wall ms).
+    keys        idempotency keys, until `until` (wall ms).
+    tombs       deleted runs, until `until`; their chunks and artifacts go in pieces, until `swept` is set.
 """
 
 from __future__ import annotations
@@ -93,9 +94,11 @@ CREATE TABLE tombs (
     run TEXT PRIMARY KEY,
     no INTEGER NOT NULL,
     owner TEXT NOT NULL,
-    until INTEGER NOT NULL
+    until INTEGER NOT NULL,
+    swept INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX tombs_until ON tombs (until);
+CREATE INDEX tombs_unswept ON tombs (no) WHERE swept = 0;
 CREATE TABLE pings (id INTEGER PRIMARY KEY, n INTEGER NOT NULL);
 INSERT INTO pings VALUES (1, 0);
 """

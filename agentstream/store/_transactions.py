@@ -32,11 +32,14 @@ __all__ = (
     "ping",
     "post",
     "renew",
+    "sweep",
     "take",
 )
 
 PART_BYTES: Final = 256 * 1024
 """A piece of an artifact: about a millisecond of one transaction, so appends never wait long behind a large one."""
+
+_SWEEP_ROWS: Final = 128  # deleted in one transaction: 4 ms of short rows, 140 ms of the longest
 
 
 class Now(NamedTuple):
@@ -252,36 +255,54 @@ def add_part(conn: sqlite3.Connection, number: int, part: int, data: memoryview)
     conn.execute("INSERT OR REPLACE INTO parts VALUES (?, ?)", (number << PARTS_SHIFT | part, data))
 
 
-def finish_artifact(conn: sqlite3.Connection, scope: str, number: int, now_ms: int) -> None:
-    """Say that all pieces are there. If the run was deleted meanwhile its pieces go too."""
+def finish_artifact(conn: sqlite3.Connection, number: int) -> None:
+    """Say that all pieces are there; if the run was deleted meanwhile, nobody else knows of pieces written since."""
     if not conn.execute("UPDATE artifacts SET whole = 1 WHERE no = ?", (number,)).rowcount:
-        _delete_parts(conn, number)
-        if rules.is_run_scope(scope):
-            raise missing(conn, scope, now_ms)
-
-
-def _delete_parts(conn: sqlite3.Connection, number: int) -> None:
-    conn.execute("DELETE FROM parts WHERE id >= ? AND id < ?", (number << PARTS_SHIFT, (number + 1) << PARTS_SHIFT))
+        conn.execute("DELETE FROM parts WHERE id >= ? AND id < ?", (number << PARTS_SHIFT, (number + 1) << PARTS_SHIFT))
 
 
 # --- index ------------------------------------------------------------------------------------------------------------
 def forget(conn: sqlite3.Connection, run: str, now_ms: int) -> None:
-    """Delete a run that has ended; a tombstone stays."""
+    """Delete the row of a run that has ended; a tombstone stays, and names what `sweep` has to do."""
     row = conn.execute("SELECT no, status, owner FROM runs WHERE run = ?", (run,)).fetchone()
     if row is None:
         raise missing(conn, run, now_ms)
     number, status, owner = row
     if status == "running":
         raise rules.still_running()
-    conn.execute("DELETE FROM tombs WHERE until <= ?", (now_ms,))
-    conn.execute("INSERT INTO tombs VALUES (?, ?, ?, ?)", (run, number, owner, now_ms + rules.KEEP_TOMBSTONES_MS))
-    for (artifact,) in conn.execute("SELECT no FROM artifacts WHERE scope = ?", (run,)).fetchall():
-        _delete_parts(conn, artifact)
-    conn.execute("DELETE FROM artifacts WHERE scope = ?", (run,))
+    conn.execute("DELETE FROM tombs WHERE until <= ? AND swept = 1", (now_ms,))
+    conn.execute("INSERT INTO tombs VALUES (?, ?, ?, ?, 0)", (run, number, owner, now_ms + rules.KEEP_TOMBSTONES_MS))
     conn.execute("DELETE FROM letters WHERE run = ?", (number,))
     conn.execute("DELETE FROM kept WHERE run = ?", (number,))
-    conn.execute("DELETE FROM chunks WHERE id >= ? AND id < ?", (number << SHIFT, (number + 1) << SHIFT))
     conn.execute("DELETE FROM runs WHERE no = ?", (number,))
+
+
+_SWEEP_CHUNKS: Final = "DELETE FROM chunks WHERE id IN (SELECT id FROM chunks WHERE id >= ? AND id < ? LIMIT ?)"
+_SWEEP_PARTS: Final = "DELETE FROM parts WHERE id IN (SELECT id FROM parts WHERE id >= ? AND id < ? LIMIT ?)"
+
+
+def sweep(conn: sqlite3.Connection) -> bool:
+    """Delete one piece of what deleted runs left; True while there may be more.
+
+    A large log takes seconds: in one transaction it would hold up every other run's appends. Whoever deletes next goes
+    on where a killed process stopped.
+    """
+    row = conn.execute("SELECT run, no FROM tombs WHERE swept = 0 LIMIT 1").fetchone()
+    if row is None:
+        return False
+    run, number = row
+    if _sweep_range(conn, _SWEEP_CHUNKS, number, SHIFT):
+        return True
+    artifact = conn.execute("SELECT no FROM artifacts WHERE scope = ? LIMIT 1", (run,)).fetchone()
+    if artifact is None:
+        conn.execute("UPDATE tombs SET swept = 1 WHERE run = ?", (run,))
+    elif not _sweep_range(conn, _SWEEP_PARTS, artifact[0], PARTS_SHIFT):
+        conn.execute("DELETE FROM artifacts WHERE no = ?", artifact)
+    return True
+
+
+def _sweep_range(conn: sqlite3.Connection, statement: str, number: int, shift: int) -> int:
+    return conn.execute(statement, (number << shift, (number + 1) << shift, _SWEEP_ROWS)).rowcount
 
 
 def keep(conn: sqlite3.Connection, run: str, kept: Kept, now_ms: int) -> None:

@@ -19,6 +19,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from agentstream.ports import Store  # noqa: E402 - the path is right only now
 from agentstream.runtime import Runtime, RuntimeOptions  # noqa: E402
+from agentstream.runtime.teams import load_teams  # noqa: E402
 from agentstream.store import open_store  # noqa: E402
 from agentstream.web import Settings  # noqa: E402
 from agentstream.web.server import Serving, run_server  # noqa: E402
@@ -27,7 +28,13 @@ from claims._teams import teams  # noqa: E402
 
 
 class Job(msgspec.Struct):
-    """What to serve. `limits`: fields of `RuntimeOptions`. `stamps`: where to write when each chunk was appended."""
+    """What to serve.
+
+    Attributes:
+        limits: fields of `RuntimeOptions`.
+        stamps: where to write when each chunk was appended.
+        teams: folders of teams, besides those of `_teams`.
+    """
 
     store: str
     port: int = 0
@@ -35,6 +42,7 @@ class Job(msgspec.Struct):
     limits: dict[str, float] = {}
     stamps: str = ""
     log_level: Literal["info", "warning"] = "warning"
+    teams: list[str] = []
 
 
 class _StampedRuntime(Runtime):
@@ -77,7 +85,8 @@ def main() -> int:
     if job.stamps:
         runtime: Runtime = _StampedRuntime(StampedStore(open_store(job.store), Path(job.stamps)), settings)
     else:
-        runtime = Runtime(job.store, teams=teams(), options=settings.limits, answers=settings.answers())
+        served = [*teams(), *load_teams(job.teams)]
+        runtime = Runtime(job.store, teams=served, options=settings.limits, answers=settings.answers())
 
     def ready(server: Serving) -> None:
         print("ready", server.url, flush=True)

@@ -14,9 +14,12 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, Self
+
+import httpx
 
 import agentstream
 from claims import real
@@ -24,6 +27,8 @@ from claims import real
 __all__ = ["Server"]
 
 _PROGRAM: Final = Path(__file__).with_name("_served.py")
+# Neither settings nor keys of whoever runs the claim: the teams here speak to no model.
+_KEPT: Final = frozenset({"HOME", "LANG", "LC_ALL", "PATH"})
 _START_S: Final = 30.0
 _STOP_S: Final = 15.0
 
@@ -37,6 +42,7 @@ class Server:
         limits: fields of `RuntimeOptions`.
         stamps: a file that gets the times of all appends.
         log_level: of what it writes to standard error.
+        teams: folders of teams, besides those made for claims.
 
     Attributes:
         port: the same after a restart.
@@ -50,6 +56,7 @@ class Server:
         limits: dict[str, float] | None = None,
         stamps: str = "",
         log_level: str = "warning",
+        teams: Sequence[str] = (),
     ) -> None:
         real("uvicorn")
         self.port = 0
@@ -59,16 +66,18 @@ class Server:
             "limits": limits or {},
             "stamps": stamps,
             "log_level": log_level,
+            "teams": list(teams),
         }
         self._process: subprocess.Popen[bytes] | None = None
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
+        self._scratch = tempfile.TemporaryDirectory(prefix="agentstream-server-")  # a killed server leaves some there
 
     def __enter__(self) -> Self:
         try:
             self.start()
         except BaseException:
             self.kill()
-            self._errors.close()
+            self._close()
             raise
         return self
 
@@ -76,7 +85,11 @@ class Server:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+        self._close()
+
+    def _close(self) -> None:
         self._errors.close()
+        self._scratch.cleanup()
 
     @property
     def pid(self) -> int:
@@ -90,11 +103,12 @@ class Server:
         Raises:
             RuntimeError: it did not come up; with what it wrote.
         """
+        kept = {name: value for name, value in os.environ.items() if name in _KEPT}
         job = json.dumps({**self._job, "port": self.port})
         root = str(Path(agentstream.__file__).resolve().parents[1])
         self._process = subprocess.Popen(
             [sys.executable, str(_PROGRAM), job],
-            env={**os.environ, "PYTHONPATH": root},
+            env={**kept, "PYTHONPATH": root, "TMPDIR": self._scratch.name},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -137,9 +151,21 @@ class Server:
         answer: dict[str, Any] = json.loads(data)
         return answer
 
-    def start_run(self, team: str, task: object) -> str:
-        """Start a run; return its id."""
-        return str(self.post("/runs", {"team": team, "input": task})["run"])
+    def start_run(self, team: str, task: object, files: Sequence[str] = ()) -> str:
+        """Start a run; return its id.
+
+        Args:
+            files: what `upload` returned.
+        """
+        return str(self.post("/runs", {"team": team, "input": task, "files": list(files)})["run"])
+
+    def upload(self, path: Path) -> str:
+        """Hand in a file; return its id."""
+        address = f"http://127.0.0.1:{self.port}/files"
+        named = {"Content-Type": "text/csv", "X-File-Name": path.name}
+        answer = httpx.post(address, content=path.read_bytes(), headers=named, trust_env=False)
+        answer.raise_for_status()
+        return str(answer.json()["file"])
 
     def _end(self, sign: signal.Signals) -> None:
         process, self._process = self._process, None

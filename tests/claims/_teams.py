@@ -117,7 +117,7 @@ class _Flooder(Agent[Flood, int]):
         return sent
 
 
-# --- three roles, for people to look at --------------------------------------------------------------------------------
+# --- three roles, for people to look at -------------------------------------------------------------------------------
 _PACE_S: Final = 0.02  # after each piece: slow enough to reload a page in the middle, fast enough to wait for
 _PLAN: Final = ("Read the numbers", "Draw the picture", "Check both")
 _CODE: Final = """import statistics
@@ -128,7 +128,7 @@ print("größter Wert", max(values))
 """
 _THOUGHT: Final = "The question asks for one number and a picture, so three steps are enough. "
 _SAID: Final = (
-    "The mean is **3.875** over eight values; the largest is 9 (größter Wert). 数据 and 🙂 come through as they are. "
+    "The mean is 3.875 over eight values; the largest is 9 (größter Wert). ελληνικά, кириллица, → and ✓ come through. "
     "Markup stays text: <b>not bold</b> & <script>alert(1)</script>. "
 )
 

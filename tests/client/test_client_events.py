@@ -32,8 +32,7 @@ def seqs(events: list[AnyEvent | Reset]) -> list[int]:
 
 
 @pytest.mark.promise("P5", "W-client")
-@pytest.mark.parametrize("end", ["fin", "rst"])
-@pytest.mark.parametrize("chunked", [False, True], ids=["until-close", "chunked"])
+@pytest.mark.parametrize(("end", "chunked"), [("fin", False), ("fin", True), ("rst", True)])
 async def test_a_stream_cut_at_every_byte_loses_and_doubles_nothing(
     serve: Callable[..., Any], wire: Any, end: str, chunked: bool
 ) -> None:

@@ -40,7 +40,8 @@ async def test_the_fastapi_example_resumes() -> None:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    async with module.runtime, httpx.AsyncClient(transport=StreamingTransport(module.app), base_url="http://x") as client:
+    transport = StreamingTransport(module.app)
+    async with module.runtime, httpx.AsyncClient(transport=transport, base_url="http://x") as client:
         assert "EventSource" in (await client.get("/")).text
         whole = Decoder().feed((await client.get("/plan", params={"goal": "ship"})).content)
         middle = whole[len(whole) // 2]

@@ -37,7 +37,7 @@ from agentstream.errors import (
     StreamBroken,
 )
 from agentstream.llm import LLM, Finish, LLMRequest, Message, TextPart
-from agentstream.llm import http as http_module
+from agentstream.llm import _exchange as exchange_module
 from agentstream.llm.http import HttpLLM, Timeouts, retry_after
 
 pytestmark = pytest.mark.anyio
@@ -387,7 +387,7 @@ async def test_no_further_token() -> None:
 
 async def test_an_answer_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer above its bound ends in an error."""
-    monkeypatch.setattr(http_module, "MAX_ANSWER_BYTES", 10_000)
+    monkeypatch.setattr(exchange_module, "MAX_ANSWER_BYTES", 10_000)
 
     async def handle(stream: SocketStream) -> None:
         await stream.send(STREAM)

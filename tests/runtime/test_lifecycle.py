@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 
@@ -332,34 +331,6 @@ async def test_a_timeout_around_a_call_cancels_it_and_waits_for_its_end() -> Non
     assert [event.text for event in of_type(events, TextDelta)] == ["cleaned up", "went on"]
 
 
-async def test_an_agent_that_awaits_something_cancelled_fails_alone(anyio_backend_name: str) -> None:
-    """On asyncio a foreign future may be cancelled under an agent: its own failure, nobody else's."""
-    if anyio_backend_name != "asyncio":
-        pytest.skip("trio has no futures that somebody else could cancel")
-
-    @as_agent
-    async def unlucky(ctx: Context, task: str) -> str:
-        future = asyncio.get_running_loop().create_future()
-        future.cancel()
-        return str(await future)
-
-    @as_agent
-    async def patient(ctx: Context, task: str) -> str:
-        for _ in range(20):
-            await anyio.lowlevel.checkpoint()
-        return "fine"
-
-    with anyio.fail_after(10):
-        async with Runtime() as runtime:
-            other = await runtime.start(patient, "t")
-            run = await runtime.start(unlucky, "t")
-            with pytest.raises(RunFailedError) as failed:
-                await run.result()
-            assert failed.value.failure == "cancelled"
-            assert await other.result() == "fine"
-            await events_of(run)
-
-
 async def test_an_agent_without_run_says_so() -> None:
     """The base class's message reaches the log, the stream learns the class."""
 
@@ -569,25 +540,3 @@ async def test_an_error_in_the_hosts_block_is_the_hosts() -> None:
                     run = await runtime.start(upper, "t")
                     raise ZeroDivisionError
             check_log(await events_of(run))
-
-
-async def test_two_runtimes_share_a_store() -> None:
-    """Each executes its own runs; both can read, and stop, all of them; neither ends the other's as orphans."""
-
-    @as_agent
-    async def endless(ctx: Context, task: str) -> str:
-        await anyio.sleep_forever()
-        return task
-
-    store = MemoryStore()
-    with anyio.fail_after(10):
-        async with store, Runtime(store, options=QUICK) as one, Runtime(store, options=QUICK) as two:
-            run = await one.start(endless, "t")
-            seen = await two.get(run.id)
-            await anyio.sleep(0.2)  # several polls for orphans
-            assert not (await store.tail(run.id)).ended
-            assert (one.statistics().runs, two.statistics().runs) == (1, 0)
-            await seen.stop(reason="from the other one")
-            with pytest.raises(RunStoppedError, match="from the other one"):
-                await seen.result()
-            await events_of(seen)

@@ -294,6 +294,33 @@ async def test_large_artifacts_do_not_hold_up_appends(tmp_path: Path) -> None:
         assert order == ["appends", "artifact"]
 
 
+async def test_deleted_runs_are_swept(tmp_path: Path) -> None:
+    """A deleted run leaves no row but its tombstone, also where an earlier deletion was cut off half-way."""
+    path = tmp_path / "runs.db"
+    async with SqliteStore(path) as store:
+        runs: list[str] = []
+        for _ in range(2):
+            run, lease = await _leased(store)
+            runs.append(run)
+            async with anyio.create_task_group() as tasks:
+                for seq in range(2, 300):
+                    tasks.start_soon(store.append, run, lease.epoch, seq - 1, _chunk(seq))
+                    await anyio.lowlevel.checkpoint()
+            await store.append(run, lease.epoch, 299, _chunk(300, ends="finished"))
+            await store.put(run, bytes(600_000), "text/plain")
+            await store.put(run, b"short", "text/plain")
+            await store.post(run, "key", b"")
+        cut_off = partial(writes.forget, run=runs[0], now_ms=0)
+        await store._write(runs[0], cut_off)
+        assert await store._write("sweep", writes.sweep)
+        assert await store.row(runs[0]) is None
+        await store.forget(runs[1])
+    with closing(sqlite3.connect(path)) as conn:
+        for table in ("runs", "chunks", "letters", "artifacts", "parts", "kept"):
+            assert conn.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,), table
+        assert conn.execute("SELECT count(*), sum(swept) FROM tombs").fetchone() == (2, 2)
+
+
 async def test_half_an_artifact_is_none(tmp_path: Path) -> None:
     """An artifact whose writer died between its pieces is not there; the same bytes put again make it whole."""
     async with SqliteStore(tmp_path / "runs.db") as store:
