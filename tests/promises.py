@@ -141,13 +141,11 @@ _WIRE_RULES: Final = (
         "W-batch",
         _WIRE,
         "batch=1 sends one event of the stream for several of the log: a JSON array with one id.",
-        deferred="comes with the dialects, which share its regrouping",
     ),
     Rule(
         "W-abortable",
         _WIRE,
         "A cut stream stays a cut under middleware that would end it cleanly, with abortable() outermost.",
-        deferred="comes with the tests on several servers, bare and wrapped",
     ),
     Rule(
         "W-gzip",

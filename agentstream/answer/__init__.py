@@ -6,6 +6,7 @@ problem document. It does not know routes, owners, or how runs come about.
 
 from agentstream.answer.asgi import ASGIApp, Message, Receive, Scope, Send, header, send_whole
 from agentstream.answer.connection import AnswerOptions
+from agentstream.answer.cut import Cut, expect_cut, mark_cut
 from agentstream.answer.drain import DrainSwitch
 from agentstream.answer.events import EventStreamAnswer
 from agentstream.answer.frames import FrameCache
@@ -17,6 +18,7 @@ __all__ = (
     "ASGIApp",
     "AnswerOptions",
     "Asked",
+    "Cut",
     "DrainSwitch",
     "EventStreamAnswer",
     "FrameCache",
@@ -29,7 +31,9 @@ __all__ = (
     "Scope",
     "Send",
     "as_response",
+    "expect_cut",
     "header",
+    "mark_cut",
     "problem_of",
     "read_request",
     "send_whole",

@@ -16,9 +16,9 @@ from typing import Final
 import msgspec
 
 from agentstream import wire
-from agentstream.answer.abortable import mark_cut
 from agentstream.answer.asgi import Headers, Message, Receive, Scope, Send, send_whole
 from agentstream.answer.connection import AnswerOptions, Connection, retry_later
+from agentstream.answer.cut import mark_cut
 from agentstream.answer.drain import DrainSwitch
 from agentstream.answer.frames import FrameCache, Framer, Pieces
 from agentstream.answer.polling import Poll

@@ -46,7 +46,7 @@ from agentstream.events import (
 )
 from agentstream.order import Extra, line_form
 
-__all__ = ("Block", "Emitter", "Keeper")
+__all__ = ("MAX_PRIVATE_BYTES", "Block", "Emitter", "Keeper")
 
 _RESERVED: Final = ("run.", "agent.started", "agent.finished", "agent.failed", "attempt.", "budget.", "input.")
 """Types that only the runtime emits: the order of a run's life is its promise (P7)."""

@@ -19,6 +19,7 @@ __all__ = (
     "MAX_TEXT_CHARS",
     "check_size",
     "encode_event",
+    "encode_fast",
     "encode_text",
     "encode_value",
     "plain_text",

@@ -188,8 +188,7 @@ class Execution:
     ) -> Invocation[I, O]:
         await anyio.lowlevel.checkpoint()  # a cancelled caller begins nothing
         if not isinstance(agent, Agent):
-            wrong = type(agent).__name__
-            raise InvalidInput(f"an agent is expected, not {wrong}; make one of a function with as_agent")
+            raise _no_agent(agent)
         name = check_agent_name(agent.name)
         shown = await self.shown(task)
         if self._slots.full and parent is not None:
@@ -427,6 +426,10 @@ class Execution:
             await self.placed.wait()
             await anyio.sleep(seconds)
             self.stop("deadline", f"the run reached its limit of {seconds:g} s")
+
+
+def _no_agent(found: object) -> InvalidInput:
+    return InvalidInput(f"an agent is expected, not {type(found).__name__}; make one of a function with as_agent")
 
 
 def _store_failed(error: AgentStreamError | None) -> RunFailed:

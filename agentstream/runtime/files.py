@@ -16,7 +16,7 @@ from agentstream.agent import File
 from agentstream.errors import BodyTooLarge, InvalidInput
 from agentstream.ports import UPLOADS, Store
 
-__all__ = ("clean_name", "keep_upload", "local_file", "uploaded_file")
+__all__ = ("clean_name", "keep_upload", "local_file", "local_files", "uploaded_file")
 
 _MAX_NAME = 128
 

@@ -114,7 +114,10 @@ async def _end_orphan(host: Host, run: str) -> None:
     try:
         if await _is_orphan(host, run):
             _log.warning("run %s: its worker died; ending it", run)
-            await end_lost(host, run, RunFailed("worker_lost", _MESSAGE, retryable=True))
+            with anyio.move_on_after(host.options.lease):  # it is not renewed here
+                await end_lost(host, run, RunFailed("worker_lost", _MESSAGE, retryable=True))
+                return
+            _log.error("run %s has no worker and could not be ended: the store does not answer", run)
     except AgentStreamError as error:
         _log.error("run %s has no worker and could not be ended (%s): %s", run, error.code, error)
     except Exception:  # noqa: BLE001  (one run that cannot be read must not harm the others)

@@ -16,7 +16,7 @@ import anyio
 
 from agentstream.clock import Clock
 
-__all__ = ("Watchdog",)
+__all__ = ("SILENT_FOR", "STAMP_EVERY", "Watchdog")
 
 _log = logging.getLogger("agentstream.runtime")
 

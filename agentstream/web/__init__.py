@@ -5,8 +5,8 @@ What comes in: a runtime, and HTTP requests. What goes out: the routes of runs a
 dialects; there is no authentication yet, so whoever reaches the port may start and read every run of the owner "".
 """
 
-from agentstream.answer.abortable import abortable
 from agentstream.web.application import app
+from agentstream.web.middleware import abortable
 from agentstream.web.options import WebOptions
 from agentstream.web.settings import Settings, load_settings
 

@@ -36,7 +36,7 @@ def app(runtime: Runtime, *, options: WebOptions | None = None) -> ASGIApp:
 
     As a server's own application it enters the runtime at startup and leaves it at shutdown, unless it is running
     already. Mounted, its lifespan is never run: give the outer application `lifespan=runtime.lifespan`. Middleware that
-    would end a stream cleanly that was cut is put right by `agentstream.answer.abortable`, outermost.
+    would end a stream cleanly that was cut is put right by `agentstream.web.abortable`, outermost.
 
     **There is no authentication.** Whoever can reach it can start runs and read those of the owner "". Browsers are
     kept to pages of the same origin and of `options.cors`; see `WebOptions.hosts` for names.

@@ -178,6 +178,7 @@ def texts_of(datas: list[bytes]) -> tuple[dict[str, str], list[tuple[str, int]]]
     return texts, others
 
 
+@pytest.mark.promise("W-batch")
 @pytest.mark.anyio
 async def test_batch() -> None:
     """`batch=1` gives arrays, each with the id of its last event."""

@@ -19,10 +19,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from agentstream.answer import ASGIApp, DrainSwitch, EventStreamAnswer, as_response
-from agentstream.answer.abortable import abortable
 from agentstream.ports import Chunk
 from agentstream.store import MemoryStore
 from agentstream.testing.transport import StreamingTransport
+from agentstream.web import abortable
 from agentstream.wire import Decoder
 from stream.logs import RUN, LossyLog, Writer, chunks_of, small_run
 
