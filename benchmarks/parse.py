@@ -9,15 +9,19 @@ It deliberately knows no network: pieces of a stream are cut from memory.
 from __future__ import annotations
 
 import argparse
+import functools
 import gc
+import json
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from statistics import median
+from typing import Any, cast
 
 import msgspec
 
 from agentstream.events import TextDelta
+from agentstream.llm import openai_chat
 from agentstream.wire import Decoder, decode_event, encode_event, frames, frames_at, peek
 
 
@@ -103,6 +107,55 @@ def decoder_and_decode(pieces: list[bytes]) -> int:
             decode_completion(message.data)
             count += 1
     return count
+
+
+def our_parser(pieces: list[bytes]) -> int:
+    """What a model's client does with the bytes: deltas of an answer, each a value of its own."""
+    parser = openai_chat.Parser()
+    return sum(len(parser.feed(piece)) for piece in pieces)
+
+
+# --- peers, each as its users run it: synchronous, so that no event loop is measured --------------------------------------
+class _Pieces:
+    """A body in memory, shaped like the response of an HTTP client."""
+
+    headers = {"content-type": "text/event-stream"}  # noqa: RUF012 - read only
+
+    def __init__(self, pieces: list[bytes]) -> None:
+        self._pieces = pieces
+
+    def iter_bytes(self) -> Iterator[bytes]:
+        return iter(self._pieces)
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+def httpx_sse_and_json(pieces: list[bytes]) -> int:
+    import httpx  # noqa: PLC0415 - only the comparison with peers needs them
+    import httpx_sse  # noqa: PLC0415
+
+    response = httpx.Response(200, headers=_Pieces.headers, content=iter(pieces))
+    count = 0
+    for event in httpx_sse.EventSource(response).iter_sse():
+        json.loads(event.data)
+        count += 1
+    return count
+
+
+def openai_sdk(pieces: list[bytes]) -> int:
+    import openai  # noqa: PLC0415
+    from openai.types.chat import ChatCompletionChunk  # noqa: PLC0415
+
+    client = _sdk_client(openai)
+    # Any: our body stands in for the SDK's response.
+    stream: Any = openai.Stream(cast_to=ChatCompletionChunk, response=cast("Any", _Pieces(pieces)), client=client)
+    return sum(1 for _ in stream)
+
+
+@functools.cache
+def _sdk_client(openai: Any) -> Any:  # Any: made once, since it reads the machine's certificates
+    return openai.OpenAI(api_key="k", base_url="http://127.0.0.1:9/v1")
 
 
 Row = tuple[str, Callable[[list[bytes]], int]]

@@ -9,11 +9,10 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import anyio
 import anyio.abc
-from typing_extensions import Self
 
 from agentstream.bus import Document, Emitter, MergeBus
 from agentstream.events import AnyEvent

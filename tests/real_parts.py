@@ -27,11 +27,17 @@ class Part(NamedTuple):
 
 
 PARTS: Final[dict[str, Part]] = {
+    "anthropic": Part("make setup", module="anthropic"),
     "chromium": Part("apt-get install chromium", programs=("chromium", "chromium-browser", "google-chrome")),
     "chromedriver": Part("apt-get install chromium-driver", programs=("chromedriver",)),
     "fastapi": Part("make setup", module="fastapi"),
     "git": Part("apt-get install git", programs=("git",)),
+    "httpx_sse": Part("make setup", module="httpx_sse"),
     "make": Part("apt-get install make", programs=("make",)),
+    "node": Part("apt-get install nodejs", programs=("node",)),
+    "npm": Part("apt-get install npm", programs=("npm",)),
+    "ollama": Part("make setup", module="ollama"),
+    "openai": Part("make setup", module="openai"),
     "pandas": Part("make setup", module="pandas"),
     "trio": Part("make setup", module="trio"),
     "uvicorn": Part("make setup", module="uvicorn"),

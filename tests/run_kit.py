@@ -19,7 +19,18 @@ from agentstream.runtime import Run, Runtime, RuntimeOptions
 from agentstream.store.memory import MemoryStore
 from agentstream.wire import decode_event
 
-__all__ = ["QUICK", "MoodyStore", "VirtualClock", "check_log", "events_of", "idle", "log_of", "of_type", "outline", "virtually"]
+__all__ = [
+    "QUICK",
+    "MoodyStore",
+    "VirtualClock",
+    "check_log",
+    "events_of",
+    "idle",
+    "log_of",
+    "of_type",
+    "outline",
+    "virtually",
+]
 
 T = TypeVar("T")
 

@@ -39,7 +39,9 @@ def _hook(value: Any) -> Any:  # Any: msgspec's own signature
     dump = getattr(value, "model_dump", None)
     if callable(dump):
         return dump(mode="json")
-    raise NotSerializable(f"a {type(value).__name__} cannot be sent: use JSON values, dataclasses, Structs or pydantic models")
+    raise NotSerializable(
+        f"a {type(value).__name__} cannot be sent: use JSON values, dataclasses, Structs or pydantic models"
+    )
 
 
 _encode = msgspec.json.Encoder(enc_hook=_hook).encode

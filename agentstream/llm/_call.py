@@ -34,6 +34,7 @@ class PoolStream:
     def __init__(self, core: Core, request: LLMRequest, call: Call | None = None) -> None:
         self._core = core
         self._request: LLMRequest | None = request
+        self._identity = id(request)
         self._call = call
         self._whole = call is None  # else this is only a part of the call, and its end is not the call's
         self._member: Member | None = None
@@ -63,6 +64,7 @@ class PoolStream:
         if self._call is None:
             sticky = core.options.sticky
             self._call = core.new_call(sticky(request) if sticky is not None else "", now)
+            core.recall_broken(self._identity, self._call, now)
         self._since = now
         core.streams[id(self)] = self
         named = CALL.set(self._call.id)
@@ -256,7 +258,13 @@ class PoolStream:
         """The answer broke after its first delta."""
         if not self._judged and self._whole:
             self._core.failed += 1
-        self._judge(error)
+        call, again = self._call, self._judge(error)
+        if call is None or not again:
+            return
+        now = anyio.current_time()
+        self._core.remember_broken(self._identity, call, now)
+        if error.retry_after is None and self._core.has_another(call, now):
+            error.retry_after = 0.0  # whoever asks anew is answered by another endpoint: no pause is needed
 
     def _succeed(self) -> None:
         call, member, attempt = self._call, self._member, self._attempt

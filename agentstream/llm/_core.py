@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import Counter
+from collections import Counter, OrderedDict
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from agentstream.errors import (
@@ -47,6 +47,8 @@ _log = logging.getLogger("agentstream.llm.pool")
 
 _LEAST_ATTEMPTS: Final = 20
 _QUIET_S: Final = 60.0  # what comes and goes is told once in this time
+_REMEMBERED: Final = 256
+_REMEMBERED_S: Final = 60.0
 _CLEARED: Final = 0.8  # an alarm is over when the figure is below this share of its bound
 
 
@@ -82,6 +84,7 @@ class Core:
         self.line = Line(options.max_waiting)
         self.streams: dict[int, PoolStream] = {}
         self.closed = False
+        self._broken: OrderedDict[int, tuple[float, frozenset[Member]]] = OrderedDict()
         self._window = Window()
         self._alarms: dict[tuple[str, str], float] = {}  # those that last → when they were told
         self._told: dict[tuple[str, str], float] = {}  # those that are over
@@ -94,6 +97,19 @@ class Core:
         self._ids += 1
         self.calls += 1
         return Call(f"{self.name}-{self._ids}", key, now, self.retry.max_wait)
+
+    def remember_broken(self, request: int, call: Call, now: float) -> None:
+        """An answer broke before its reader's eyes: the same request again should rather go elsewhere."""
+        self._broken[request] = (now + _REMEMBERED_S, frozenset(call.tried))
+        self._broken.move_to_end(request)
+        while len(self._broken) > _REMEMBERED:
+            self._broken.popitem(last=False)
+
+    def recall_broken(self, request: int, call: Call, now: float) -> None:
+        """See whether this is such a request. It is known by its identity, so another may be taken for it: no harm."""
+        until, tried = self._broken.pop(request, (0.0, frozenset[Member]()))
+        if until > now:
+            call.tried |= tried
 
     # --- choosing -----------------------------------------------------------------------------------------------------
     def pick(self, call: Call, now: float) -> Member | None:
@@ -133,6 +149,13 @@ class Core:
             # One call finds out whether it is back: left to its bad figures it would never be asked again.
             return due[0]
         return self.balancer.choose(free, now, self.random, key=call.key)
+
+    def has_another(self, call: Call, now: float) -> bool:
+        """Whether an endpoint that this call has not tried could take it now."""
+        return any(
+            member not in call.tried and member.credential not in call.refused and not member.obstacle(now)
+            for member in self.members.values()
+        )
 
     def plan(self, call: Call, now: float) -> float:
         """Seconds after which waiting may have helped, for a call that nobody takes now.

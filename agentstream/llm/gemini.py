@@ -163,7 +163,7 @@ class _Chunk(msgspec.Struct, gc=False, rename="camel"):
 
 _decode_chunk = msgspec.json.Decoder(_Chunk).decode
 
-_REASONS: Final = {"STOP": "stop", "MAX_TOKENS": "length"}
+_REASONS: Final = {"STOP": "stop", "MAX_TOKENS": "length", "FUNCTION_CALL": "tool_calls"}  # the last: proxies
 _REFUSED: Final = frozenset(
     {"SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "IMAGE_SAFETY", "IMAGE_PROHIBITED_CONTENT"}
 )

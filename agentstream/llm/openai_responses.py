@@ -145,6 +145,7 @@ class _Incomplete(msgspec.Struct, gc=False):
 class _Response(msgspec.Struct, gc=False):
     id: str | None = None
     model: str | None = None
+    status: str | None = None
     background: bool | None = None
     error: Json = None
     incomplete_details: _Incomplete | None = None
@@ -253,7 +254,7 @@ class Parser(AnswerParser):
         why = (response.incomplete_details.reason if response.incomplete_details else None) or ""
         if self._refused or why == "content_filter":
             raise LLMContentRefused("the model or its provider refused to answer this", provider=self._provider)
-        if kind == "response.incomplete":
+        if kind == "response.incomplete" or response.status == "incomplete":
             self._reason = "length" if why in ("max_output_tokens", "max_tokens", "") else why
         self._finish(deltas)
         return True

@@ -24,7 +24,16 @@ from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
-__all__ = ("DEFAULT_GAP_TIMEOUT", "DEFAULT_WINDOW", "Extra", "Gap", "Item", "Lane", "Reassembler", "ReassemblerStatistics")
+__all__ = (
+    "DEFAULT_GAP_TIMEOUT",
+    "DEFAULT_WINDOW",
+    "Extra",
+    "Gap",
+    "Item",
+    "Lane",
+    "Reassembler",
+    "ReassemblerStatistics",
+)
 
 DEFAULT_WINDOW: Final = 256
 """Held items a lane: one bus bound's worth; a producer further ahead than that lost something."""
@@ -177,9 +186,7 @@ class Reassembler:
     def statistics(self) -> ReassemblerStatistics:
         """Counters; O(lanes that wait)."""
         held = sum(len(lane.held) for lane in self._waiting.values())
-        return ReassemblerStatistics(
-            len(self._lanes), held, self._duplicates, self._stale, self._refused, self._gaps
-        )
+        return ReassemblerStatistics(len(self._lanes), held, self._duplicates, self._stale, self._refused, self._gaps)
 
     # --- the slow side ------------------------------------------------------------------------------------------------
     def _feed_closely(self, batch: list[Item], done: int, now: float) -> list[Item]:

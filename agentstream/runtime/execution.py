@@ -195,9 +195,7 @@ class Execution:
             await parent.emit(AgentWaiting("slot"))
         self._counts[name] += 1
         inv = f"{name}.{self._counts[name]}"
-        ctx = Context(
-            self, self._bus.source(inv), agent, inv=inv, key=key, keeper=self._keep, document=self._document
-        )
+        ctx = Context(self, self._bus.source(inv), agent, inv=inv, key=key, keeper=self._keep, document=self._document)
         invocation: Invocation[I, O] = Invocation(self, agent, task, ctx, caller)
         try:
             await self._slots.take(invocation)
@@ -382,7 +380,7 @@ class Execution:
         failed = event if isinstance(event, RunFailed) else _store_failed(self._lost)
         try:
             with anyio.move_on_after(self._host.options.emit_timeout):
-                await end_lost(self._host, self.run_id, failed)
+                await end_lost(self._host, self.run_id, failed, self._host.name)
                 return
             _log.error("run %s could not be ended in its log: the store does not answer", self.run_id)
         except AgentStreamError as error:

@@ -199,9 +199,7 @@ class Invocation(Generic[I, O]):
             EmitAfterEnd: the run has ended.
         """
         parent = self.parent
-        started = AgentStarted(
-            parent.inv if parent else "", role=self._ctx.role, task=task, key=key, version=version
-        )
+        started = AgentStarted(parent.inv if parent else "", role=self._ctx.role, task=task, key=key, version=version)
         waiting = self._ctx.put_reserved(started)
         if parent is not None:
             parent.children[self] = None

@@ -115,7 +115,8 @@ async def _end_orphan(host: Host, run: str) -> None:
         if await _is_orphan(host, run):
             _log.warning("run %s: its worker died; ending it", run)
             with anyio.move_on_after(host.options.lease):  # it is not renewed here
-                await end_lost(host, run, RunFailed("worker_lost", _MESSAGE, retryable=True))
+                # Under another name than the host's own: what it began to execute a moment ago is held by it.
+                await end_lost(host, run, RunFailed("worker_lost", _MESSAGE, retryable=True), f"{host.name}/recovery")
                 return
             _log.error("run %s has no worker and could not be ended: the store does not answer", run)
     except AgentStreamError as error:
@@ -134,13 +135,13 @@ async def _is_orphan(host: Host, run: str) -> bool:
     return tail.epoch > 0 or not young
 
 
-async def end_lost(host: Host, run: str, failed: RunFailed) -> None:
-    """End a run whose writer is gone, or has lost its store, if nobody else writes to it.
+async def end_lost(host: Host, run: str, failed: RunFailed, holder: str) -> None:
+    """End a run whose writer is gone, or has lost its store, if nobody but `holder` has its lease.
 
     Raises:
         AgentStreamError: the store did not take it.
     """
-    lease = await host.store.take(run, host.name, seconds=host.options.lease)
+    lease = await host.store.take(run, holder, seconds=host.options.lease)
     if lease is None:
         return
     try:

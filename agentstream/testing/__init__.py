@@ -5,7 +5,7 @@ recordings, an in-process HTTP transport and the checks of a store's contract (`
 does not know any test framework.
 """
 
-from agentstream.testing.fake_provider import FakeAnswer, FakeProvider, FakeRequest, Fault, ProviderItem, ProviderName
+from agentstream.testing.fake_provider import FakeAnswer, FakeProvider, FakeRequest, Fault, ProviderItem
 from agentstream.testing.recording import Recording, record
 from agentstream.testing.scripted import Broken, ScriptedModel, ScriptItem
 from agentstream.testing.transport import StreamingTransport
@@ -17,7 +17,6 @@ __all__ = (
     "FakeRequest",
     "Fault",
     "ProviderItem",
-    "ProviderName",
     "Recording",
     "ScriptItem",
     "ScriptedModel",

@@ -12,9 +12,7 @@ from typing import Final, Literal, Self, TypeAlias
 from agentstream.events import Json, Usage
 from agentstream.llm.messages import ToolCall
 
-__all__ = ("FakeAnswer", "FakeRequest", "Fault", "ProviderItem", "ProviderName", "pieces")
-
-ProviderName: TypeAlias = Literal["openai", "openai-responses", "anthropic", "gemini", "ollama"]
+__all__ = ("FakeAnswer", "FakeRequest", "Fault", "ProviderItem", "pieces")
 
 _Kind = Literal["refusal", "hang", "cut", "error", "drip", "broken_json", "no_end", "gzip_bomb", "wrong_type"]
 

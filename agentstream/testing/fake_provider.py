@@ -33,10 +33,9 @@ from agentstream.testing._fake_script import (
     FakeRequest,
     Fault,
     ProviderItem,
-    ProviderName,
 )
 
-__all__ = ("FakeAnswer", "FakeProvider", "FakeRequest", "Fault", "ProviderItem", "ProviderName")
+__all__ = ("FakeAnswer", "FakeProvider", "FakeRequest", "Fault", "ProviderItem")
 
 _KEPT: Final = 64
 _MEMBER: Final = 1 << 20  # a packed file may be several packed files in a row; one of them is quickly packed
@@ -99,8 +98,14 @@ class FakeProvider:
         """The address without a version, as some providers' own clients want it."""
         return f"http://127.0.0.1:{self._port}"
 
-    def url(self, provider: ProviderName = "openai") -> str:
-        """The base address for a format, as `HttpLLM` and `Endpoint` want it."""
+    def url(self, provider: str = "openai") -> str:
+        """The base address for a format, as `HttpLLM` and `Endpoint` want it; the names are theirs.
+
+        Raises:
+            InvalidInput: there is no such format.
+        """
+        if provider not in FORMATS:
+            raise InvalidInput(f"no provider is called {provider!r}; there are {', '.join(FORMATS)}")
         return self.root + FORMATS[provider].prefix
 
     @property

@@ -118,7 +118,7 @@ def test_types_that_exist_for_checkers_only_mean_any() -> None:
         return task
 
     @as_agent
-    async def bare(ctx, task):  # type: ignore[no-untyped-def]
+    async def bare(ctx, task):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
         return task
 
     class Open(Agent[T, T], Generic[T]):

@@ -105,13 +105,12 @@ class _Colour(enum.StrEnum):
 async def test_only_text_is_text() -> None:
     """Bytes, lists and None are refused, not sent as something else; subclasses of str are what they hold."""
     with anyio.fail_after(10):
-        async with Rig() as rig:
-            async with rig.emitter().text() as block:
-                for wrong in (b"bytes", ["a"], None, 5):
-                    with pytest.raises(NotSerializable, match="text is expected"):
-                        await block.write(wrong)  # type: ignore[arg-type]
-                await block.write(_Word("w"))
-                await block.write(_Colour.RED)
+        async with Rig() as rig, rig.emitter().text() as block:
+            for wrong in (b"bytes", ["a"], None, 5):
+                with pytest.raises(NotSerializable, match="text is expected"):
+                    await block.write(wrong)  # type: ignore[arg-type]
+            await block.write(_Word("w"))
+            await block.write(_Colour.RED)
     assert [event.text for event in rig.log.events if isinstance(event, TextDelta)] == ["w", "red"]
 
 

@@ -32,10 +32,9 @@ async def test_sixteen_emitters_lose_nothing_and_keep_their_order(seed: int) -> 
     """16 × 300 events with random yields and a small bus: all there, seq and each agent_seq without a gap."""
     rng = random.Random(seed)
     with anyio.fail_after(20):
-        async with Rig(capacity=32) as rig:
-            async with anyio.create_task_group() as group:
-                for agent in range(16):
-                    group.start_soon(_emit, rig.emitter(f"a.{agent + 1}"), 300, random.Random(rng.random()))
+        async with Rig(capacity=32) as rig, anyio.create_task_group() as group:
+            for agent in range(16):
+                group.start_soon(_emit, rig.emitter(f"a.{agent + 1}"), 300, random.Random(rng.random()))
     rig.log.check()
     for agent in range(16):
         values = [event.value for event in rig.log.events if event.inv == f"a.{agent + 1}"]  # type: ignore[union-attr]

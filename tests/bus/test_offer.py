@@ -16,7 +16,9 @@ from bus_kit import LoopClock, Rig
 pytestmark = pytest.mark.anyio
 
 
-def remote(rig: Rig, n: int, event: Event, *, inv: str = "r.1", epoch: int = 0, after: dict[str, int] | None = None) -> Item:
+def remote(
+    rig: Rig, n: int, event: Event, *, inv: str = "r.1", epoch: int = 0, after: dict[str, int] | None = None
+) -> Item:
     """What a transport would hand in."""
     encoded = encode_event(event)[len(event.type) + 10 :]
     form = line_form(event.type, "r", inv)
@@ -46,7 +48,10 @@ async def test_duplicates_and_disorder_are_undone() -> None:
 
 
 async def test_a_full_window_fails_the_invocation_in_place() -> None:
-    """Where the missing event would have been stands `agent.failed {code: gap}`; later ones are refused, others go on."""
+    """Where the missing event would have been stands `agent.failed {code: gap}`; later ones are refused, others go on.
+
+    And the chunk that tells of it is not marked as one of deltas only.
+    """
     with anyio.fail_after(10):
         async with Rig(reassembler=Reassembler(window=3)) as rig:
             local = rig.emitter()

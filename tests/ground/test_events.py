@@ -46,7 +46,9 @@ def _events(draw: st.DrawFn) -> Event:
     cls = draw(st.sampled_from(EVENT_TYPES))
     hints = typing.get_type_hints(cls)
     fields = {
-        field.name: draw(_values(hints[field.name])) for field in msgspec.structs.fields(cls) if field.name not in _ENVELOPE
+        field.name: draw(_values(hints[field.name]))
+        for field in msgspec.structs.fields(cls)
+        if field.name not in _ENVELOPE
     }
     return cls(**fields, seq=draw(st.integers(1, 2**40)), at=1, agent="a", inv="a.1", agent_seq=3)
 
@@ -97,7 +99,7 @@ _MORE = st.dictionaries(st.sampled_from(["x", "yes", "later"]), _JSON, max_size=
 @given(extra=_MORE)
 @pytest.mark.promise("W-unknown-types")
 def test_unknown_types_and_fields_survive(extra: dict[str, object]) -> None:
-    """A type of a later version is read as `UnknownEvent` with everything in it; unknown fields of a known type do no harm."""
+    """A later version's type is an `UnknownEvent` with everything in it; unknown fields of a known type do no harm."""
     body = {"seq": 7, "at": 1, "type": "later.thing", "agent": "a", "inv": "a.1", "agent_seq": 2, **extra}
     event = decode_event(msgspec.json.encode(body))
     assert isinstance(event, UnknownEvent)
@@ -134,7 +136,7 @@ def test_usage_adds_up() -> None:
 
 def test_only_terminal_events_are_terminal() -> None:
     """Exactly the three that end a run, and no unknown one."""
-    ends = [event for event in (events.RunFinished(), events.RunFailed("x"), events.RunStopped("y"))]
+    ends = [events.RunFinished(), events.RunFailed("x"), events.RunStopped("y")]
     assert all(map(events.is_terminal, ends))
     assert not events.is_terminal(TextDelta("b", "t"))
     assert not events.is_terminal(UnknownEvent("run.paused", {}))

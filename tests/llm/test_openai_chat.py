@@ -32,6 +32,7 @@ from agentstream.llm import (
     Message,
     TextPart,
     ThinkingPart,
+    Thought,
     ToolCall,
     ToolCallPart,
     ToolSpec,
@@ -298,6 +299,106 @@ def test_statuses_with_any_body(body: bytes) -> None:
     """A body that is no error object changes nothing about the status's meaning."""
     assert type(refusal(500, body)) is LLMServerError
     assert type(refusal(404, body)) is LLMRequestError
+
+
+# --- servers that differ ----------------------------------------------------------------------------------------------
+def test_content_in_parts() -> None:
+    """Mistral sends lists of parts, with thinking one level deeper."""
+    body = b"".join(
+        (
+            chunk({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "Hm"}]}]}),
+            chunk({"content": [{"type": "text", "text": "Grüße"}, {"type": "reference", "reference_ids": [1]}]}),
+            chunk({"content": " aus Köln"}, finish="stop"),
+            DONE,
+        )
+    )
+    for size in (1, 7, len(body)):
+        _, result, error = parse(body, size)
+        assert (result.text, result.thinking, error) == ("Grüße aus Köln", "Hm", None)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("eos", "stop"),
+        ("model_length", "length"),
+        ("function_call", "tool_calls"),
+        ("tool_use", "tool_calls"),
+        ("word_of_tomorrow", "word_of_tomorrow"),
+    ],
+)
+def test_reasons_of_their_own(theirs: str, ours: str) -> None:
+    """A finish reason is one of our words where it means the same."""
+    _, result, error = parse(chunk({"content": "x"}, finish=theirs) + DONE)
+    assert (result.finish_reason, error) == (ours, None)
+
+
+@pytest.mark.parametrize("reason", ["error", "abort", "insufficient_system_resource"])
+def test_reasons_that_are_failures(reason: str) -> None:
+    """A server that gave up has not answered."""
+    _, result, error = parse(chunk({"content": "x"}, finish=reason) + DONE)
+    assert (result.text, result.finish_reason, type(error)) == ("x", "", LLMServerError)
+
+
+def test_a_stop_after_calls_is_one_for_calls() -> None:
+    """Some servers say only that they stopped."""
+    body = chunk({"tool_calls": [call("a", "f", "{}", index=0)]}) + chunk({}, finish="stop") + DONE
+    assert parse(body)[1].finish_reason == "tool_calls"
+
+
+def test_thoughts_are_kept_for_the_way_back_with_calls_only() -> None:
+    """DeepSeek wants its thoughts back with calls; without calls nobody does."""
+    thinking = chunk({"reasoning_content": "Hm, "}) + chunk({"reasoning_content": "ja."})
+    with_call = thinking + chunk({"tool_calls": [call("a", "f", "{}", index=0)]}, finish="tool_calls") + DONE
+    assert parse(with_call)[1].thoughts == (Thought("reasoning_content", "Hm, ja."),)
+    assert parse(thinking + chunk({"content": "x"}, finish="stop") + DONE)[1].thoughts == ()
+
+
+def test_nested_without_end() -> None:
+    """JSON that is nested until the decoder gives up is one typed error."""
+    _, _, error = parse(b'data: {"error": ' + b"[" * 100_000 + b"\n\n")
+    assert type(error) is LLMParseError
+
+
+CONVERSATION: Final = (
+    Message("user", "Hi"),
+    Message("assistant", "", (ToolCall("toolu_01", "f", "{}"),), thoughts=(Thought("reasoning_content", "Hm"),)),
+    Message("tool", "one", tool_call_id="toolu_01"),
+)
+
+
+@pytest.mark.parametrize(
+    ("host", "limit", "usage", "thought", "same_id", "native"),
+    [
+        ("api.openai.com", "max_completion_tokens", True, False, True, True),
+        ("api.mistral.ai", "max_tokens", False, False, False, True),
+        ("api.deepseek.com", "max_tokens", True, True, True, False),
+        ("api.groq.com", "max_tokens", True, False, True, True),
+        ("openrouter.ai", "max_tokens", True, False, True, True),
+        ("localhost", "max_tokens", True, True, True, True),
+    ],
+)
+def test_what_servers_take(host: str, limit: str, usage: bool, thought: bool, same_id: bool, native: bool) -> None:
+    """Strict servers get no field that they refuse, and ids in the form that they insist on."""
+    request = LLMRequest(CONVERSATION, max_tokens=9, schema={"type": "object"}, schema_name="Plan")
+    body = json.loads(build(request, "m", host=host)[1])
+    assert (body[limit], "stream_options" in body) == (9, usage)
+    assert ("reasoning_content" in body["messages"][1]) is thought
+    ids = {body["messages"][1]["tool_calls"][0]["id"], body["messages"][2]["tool_call_id"]}
+    assert len(ids) == 1
+    assert (ids == {"toolu_01"}) is same_id
+    assert same_id or len(ids.pop()) == 9
+    assert (body["response_format"]["type"] == "json_schema") is native
+    assert native or '{"type":"object"}' in body["messages"][-1]["content"]
+
+
+def test_ids_that_are_too_long() -> None:
+    """OpenAI refuses ids of more than 40 characters, which other providers make."""
+    long = "executor.12." + "x" * 40
+    messages = (Message("assistant", "", (ToolCall(long, "f"),)), Message("tool", "one", tool_call_id=long))
+    body = json.loads(build(LLMRequest(messages), "m")[1])
+    assert body["messages"][0]["tool_calls"][0]["id"] == body["messages"][1]["tool_call_id"]
+    assert len(body["messages"][1]["tool_call_id"]) <= 40
 
 
 # --- the request ------------------------------------------------------------------------------------------------------

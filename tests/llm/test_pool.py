@@ -109,6 +109,25 @@ async def test_after_the_first_token_nothing_is_repeated() -> None:
         assert (error.details["endpoint"], error.details["attempts"]) == ("a", 1)
         assert endpoints["b"].asked == []
         assert (pool.statistics().failed, pool.statistics().succeeded) == (1, 0)
+        assert error.retry_after == 0  # asked anew, another endpoint answers: no pause is needed
+        await pool.failover("b")
+        endpoints["a"].act = Act(broken=StreamBroken("cut"))
+        assert (await fails(pool)).retry_after is None
+
+
+@pytest.mark.parametrize("strategy", ["health", "round_robin", "random", "weighted"])
+async def test_the_same_request_again_goes_elsewhere(strategy: Any) -> None:
+    """Whoever saw an answer break and asks again is not sent to the same endpoint, whatever the strategy."""
+    endpoints = Endpoints({"a": lambda _: Act(broken=StreamBroken("cut")), "b": Act(), "c": Act()})
+    breaks = 0
+    async with endpoints.pool(strategy=strategy) as pool:
+        for _ in range(30):
+            try:
+                await text_of(pool)
+            except StreamBroken:
+                breaks += 1
+                assert await text_of(pool) == "Hello"
+    assert breaks >= 1
 
 
 async def test_an_answer_without_its_end_is_broken() -> None:

@@ -1,4 +1,4 @@
-"""Any history of calls, outcomes and wishes: a pool asks only whom it may, in the right order, and gives up in words."""
+"""Any history of calls, outcomes and wishes: a pool asks only whom it may, in the right order, or says why not."""
 
 from __future__ import annotations
 
@@ -174,14 +174,18 @@ class PoolMachine(RuleBasedStateMachine):
 
     def give_up_or_wait(self, call: Call) -> None:
         """A call that nobody takes waits for something that can happen, or ends in an error with a reason."""
+        ended: LLMError | None = None
+        seconds = -1.0
         try:
             seconds = self.core.plan(call, self.now)
         except LLMError as error:
-            assert error.details["stopped"] in ("no_endpoint", "max_wait")
-            assert error.retry_after is None or error.retry_after >= 0
-            return
-        assert 0 <= seconds <= call.deadline - self.now
-        self.waiting.append(call)
+            ended = error
+        if ended is None:
+            assert 0 <= seconds <= call.deadline - self.now
+            self.waiting.append(call)
+        else:
+            assert ended.details["stopped"] in ("no_endpoint", "max_wait")
+            assert ended.retry_after is None or ended.retry_after >= 0
 
     # --- always -------------------------------------------------------------------------------------------------------
     @invariant()

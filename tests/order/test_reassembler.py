@@ -96,7 +96,7 @@ class Model:
 
 
 class ReassemblerMachine(RuleBasedStateMachine):
-    """Producers number their items and name causes; the network delivers any of them, in any order, any number of times."""
+    """Producers number their items and name causes; the network delivers any of them, in any order, repeatedly."""
 
     @initialize()
     def start(self) -> None:
@@ -281,7 +281,7 @@ def test_a_full_window_closes_the_lane() -> None:
 
 
 def test_a_refused_item_leaves_a_hole_that_is_told() -> None:
-    """Once an item was refused for want of room, the lane is closed even if the missing item comes in the same batch."""
+    """Once an item was refused for want of room the lane is closed, even if the missing item is in the same batch."""
     real = Reassembler(window=2)
     lane = real.lane("r.1", remote=True)
     assert real.feed([item(lane, n) for n in (2, 3, 4, 1)], 0.0) == []
@@ -313,7 +313,7 @@ def test_progress_by_another_lane_starts_the_time_anew_too() -> None:
 
 @pytest.mark.promise("P4")
 def test_effects_wait_for_their_causes_through_a_chain() -> None:
-    """c after b after a, delivered backwards: they come out as a, b, c."""
+    """Effect, cause and its cause, delivered backwards: they come out the right way round."""
     real = Reassembler()
     a, b, c = (real.lane(inv, remote=True) for inv in ("a.1", "b.1", "c.1"))
     assert real.feed([item(c, 1, after={"b.1": 1})], 0.0) == []

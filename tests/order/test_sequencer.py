@@ -79,9 +79,7 @@ def test_beside_goes_with_its_chunk() -> None:
     items = [delta(n, 300, Extra(private=b"%d" % n)) for n in range(1, 5)]
     items.append((Lane(""), 1, line_form("run.finished"), b"}", Extra(bare=True, ends="finished")))
     chunks = Sequencer(max_bytes=500).stamp(items, 7)
-    assert [msgspec.json.decode(chunk.private) for chunk in chunks[:4]] == [
-        {str(n): {"value": n}} for n in range(1, 5)
-    ]
+    assert [msgspec.json.decode(chunk.private) for chunk in chunks[:4]] == [{str(n): {"value": n}} for n in range(1, 5)]
     assert [chunk.ends for chunk in chunks] == ["", "", "", "finished"]
 
 
@@ -91,8 +89,8 @@ def test_beside_goes_with_its_chunk() -> None:
 )
 @pytest.mark.promise("P2")
 def test_numbers_have_no_gap_and_chunks_a_bound(drains: list[list[tuple[int, bool]]], last: int) -> None:
-    """Whatever is drained: seq goes on by one, a chunk is within its bytes unless it holds a single line, none is empty,
-    and all lines together are what was handed in."""
+    """Seq goes on by one, a chunk is within its bytes unless it holds a single line, none is empty, and all lines
+    together are what was handed in."""
     sequencer = Sequencer(last, max_bytes=1000)
     expected, n = last, 0
     for sizes in drains:

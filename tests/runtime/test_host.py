@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import threading
 import time
 import tracemalloc
 
 import anyio
 import anyio.lowlevel
 import pytest
+import trio.lowlevel
 
 from agentstream.agent import Context, as_agent
 from agentstream.clock import SYSTEM_CLOCK
@@ -39,8 +41,6 @@ def _tasks() -> int:
     try:
         return len(asyncio.all_tasks())
     except RuntimeError:
-        import trio.lowlevel
-
         return int(trio.lowlevel.current_statistics().tasks_living)
 
 
@@ -102,7 +102,7 @@ async def test_code_that_blocks_the_loop_is_named(caplog: pytest.LogCaptureFixtu
 
     @as_agent
     async def blocking_agent(ctx: Context, task: str) -> str:
-        time.sleep(1.6)
+        time.sleep(1.6)  # noqa: ASYNC251  (the very fault)
         return task
 
     with anyio.fail_after(20), caplog.at_level(logging.ERROR, "agentstream"):
@@ -121,8 +121,6 @@ def test_a_watchdog_watches_again_after_a_restart() -> None:
     alive: list[int] = []
 
     async def main() -> None:
-        import threading
-
         for _ in range(2):
             async with anyio.create_task_group() as group:
                 group.start_soon(watchdog.watch)

@@ -64,7 +64,7 @@ async def test_a_run_is_one_log_with_one_end() -> None:
 
 @pytest.mark.promise("P4", "P7")
 async def test_calls_stand_between_what_came_before_and_after_them() -> None:
-    """What the caller emitted first is first; a call's events follow its start and precede what the caller does next."""
+    """What the caller emitted is first; a call's events follow its start and precede what the caller does next."""
 
     class Boss(Agent[str, str]):
         role = "planner"
@@ -246,7 +246,11 @@ async def test_a_called_agents_failure_may_be_caught_or_not() -> None:
             run = await runtime.start(careless, "t")
             with pytest.raises(RunFailedError, match="cannot lift"):
                 await run.result()
-            assert outline(await events_of(run))[-3:] == ["weak.1 agent.failed", "careless.1 agent.failed", "run.failed"]
+            assert outline(await events_of(run))[-3:] == [
+                "weak.1 agent.failed",
+                "careless.1 agent.failed",
+                "run.failed",
+            ]
 
 
 async def test_one_failure_in_a_map_stops_the_others() -> None:
@@ -535,7 +539,7 @@ async def test_an_error_in_the_hosts_block_is_the_hosts() -> None:
     store = MemoryStore()
     with anyio.fail_after(10):
         async with store:
-            with pytest.raises(ZeroDivisionError):
+            with pytest.raises(ZeroDivisionError):  # noqa: PT012  (from inside the block)
                 async with Runtime(store, options=QUICK) as runtime:
                     run = await runtime.start(upper, "t")
                     raise ZeroDivisionError

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import anyio
 import anyio.lowlevel
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from agentstream.agent import Context, RunOptions, as_agent
 from agentstream.errors import Overloaded
 from agentstream.events import AgentWaiting, RunWaiting
+from agentstream.ports import Created
 from agentstream.runtime import Runtime, RuntimeOptions
 from agentstream.store.memory import MemoryStore
 from run_kit import MoodyStore, VirtualClock, events_of, idle, of_type, virtually
@@ -133,7 +136,7 @@ def test_two_tasks_of_one_agent_may_call_at_once() -> None:
 
 
 def test_runs_wait_for_a_place_in_their_order_and_say_so() -> None:
-    """One works; two wait, and their logs say at which position; a fourth is refused; each begins when one has ended."""
+    """One works; two wait, and their logs say at which position; a fourth is refused; each begins when one ends."""
 
     async def main(clock: VirtualClock) -> None:
         order: list[str] = []
@@ -178,28 +181,28 @@ async def test_starts_that_race_do_not_pass_the_bounds() -> None:
         return task
 
     class Slow(MoodyStore):
-        async def create(self, *args, **options):  # type: ignore[no-untyped-def]
+        async def create(self, *args: Any, **options: Any) -> Created:
             await anyio.lowlevel.checkpoint()
             return await super().create(*args, **options)
 
     outcomes: list[str] = []
     with anyio.fail_after(10):
-        async with Slow() as store:
-            async with Runtime(store, options=RuntimeOptions(max_runs=1, max_waiting=1)) as runtime:
+        options = RuntimeOptions(max_runs=1, max_waiting=1)
+        async with Slow() as store, Runtime(store, options=options) as runtime:
 
-                async def start() -> None:
-                    try:
-                        run = await runtime.start(waits, "t")
-                    except Overloaded:
-                        outcomes.append("refused")
-                        return
-                    release.set()
-                    outcomes.append(await run.result())
+            async def start() -> None:
+                try:
+                    run = await runtime.start(waits, "t")
+                except Overloaded:
+                    outcomes.append("refused")
+                    return
+                release.set()
+                outcomes.append(await run.result())
 
-                async with anyio.create_task_group() as group:
-                    for _ in range(10):
-                        group.start_soon(start)
-                await idle(runtime)
+            async with anyio.create_task_group() as group:
+                for _ in range(10):
+                    group.start_soon(start)
+            await idle(runtime)
     assert sorted(outcomes) == ["refused"] * 8 + ["t"] * 2
 
 
@@ -214,18 +217,18 @@ async def test_a_start_that_fails_gives_its_place_back() -> None:
     class Refusing(MoodyStore):
         refuse = False
 
-        async def create(self, *args, **options):  # type: ignore[no-untyped-def]
+        async def create(self, *args: Any, **options: Any) -> Created:
             if self.refuse:
                 raise Overloaded("not now")
             return await super().create(*args, **options)
 
     with anyio.fail_after(10):
-        async with Refusing() as store:
-            async with Runtime(store, options=RuntimeOptions(max_runs=1, max_waiting=0)) as runtime:
-                for _ in range(5):
-                    store.refuse = True
-                    with pytest.raises(Overloaded, match="not now"):
-                        await runtime.start(quick, "t")
-                    store.refuse = False
-                    run = await runtime.start(quick, "t", key="k")
-                    assert await run.result() == "t"
+        options = RuntimeOptions(max_runs=1, max_waiting=0)
+        async with Refusing() as store, Runtime(store, options=options) as runtime:
+            for _ in range(5):
+                store.refuse = True
+                with pytest.raises(Overloaded, match="not now"):
+                    await runtime.start(quick, "t")
+                store.refuse = False
+                run = await runtime.start(quick, "t", key="k")
+                assert await run.result() == "t"

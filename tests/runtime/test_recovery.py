@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import anyio
 import msgspec
@@ -13,12 +14,12 @@ from agentstream.agent import Context, as_agent
 from agentstream.errors import RunFailedError
 from agentstream.events import AgentFailed, RunFailed, RunStarted, StepFailed, ToolFailed
 from agentstream.ids import new_run_id
-from agentstream.ports import Chunk, RunFacts, Store
+from agentstream.ports import Chunk, Created, RunFacts, Store, Tail
 from agentstream.runtime import Runtime, RuntimeOptions
 from agentstream.runtime.first import first_chunk
 from agentstream.store import open_store
 from agentstream.store.memory import MemoryStore
-from run_kit import QUICK, VirtualClock, events_of, of_type, outline, virtually
+from run_kit import QUICK, MoodyStore, VirtualClock, events_of, of_type, outline, virtually
 
 
 def _chunk(first: int, events: list[dict[str, object]]) -> Chunk:
@@ -54,7 +55,7 @@ async def _leave(store: Store, *, seconds: float, created: int = 0) -> str:
 
 @pytest.mark.promise("P7")
 def test_an_orphan_is_ended_in_order_and_once() -> None:
-    """Everything open is closed, innermost first, with numbers that go on; then one run.failed; by one of two runtimes."""
+    """All that is open is closed, innermost first, with numbers that go on; then one run.failed; two runtimes look."""
 
     async def main(clock: VirtualClock) -> None:
         async with (
@@ -62,7 +63,10 @@ def test_an_orphan_is_ended_in_order_and_once() -> None:
             Runtime(store, clock=clock) as one,
             Runtime(store, clock=clock),
         ):
-            run = await one_run(one, store)
+            run = await one.get(await _leave(store, seconds=15))
+            with pytest.raises(RunFailedError) as failed:
+                await run.result()
+            assert failed.value.failure == "worker_lost"
             assert clock.monotonic() <= 15 + 2 + 1
             events = await events_of(run)
             state = await run.state()
@@ -76,18 +80,11 @@ def test_an_orphan_is_ended_in_order_and_once() -> None:
             "boss.1 agent.failed",
             "run.failed",
         ]
-        for failed in (*of_type(events, AgentFailed), *of_type(events, ToolFailed), *of_type(events, StepFailed)):
-            assert failed.code == "worker_lost"
+        for closed in (*of_type(events, AgentFailed), *of_type(events, ToolFailed), *of_type(events, StepFailed)):
+            assert closed.code == "worker_lost"
         assert of_type(events, RunFailed)[0].retryable
         assert state.status == "failed"
         assert state.agents["worker.2"].status == "failed"
-
-    async def one_run(runtime: Runtime, store: Store):  # type: ignore[no-untyped-def]
-        run = await runtime.get(await _leave(store, seconds=15))
-        with pytest.raises(RunFailedError) as failed:
-            await run.result()
-        assert failed.value.failure == "worker_lost"
-        return run
 
     virtually(main)
 
@@ -107,6 +104,32 @@ def test_a_run_that_was_never_taken_is_ended_when_it_is_old_enough() -> None:
                 await run.result()
             assert clock.monotonic() <= 20
             assert outline(await events_of(run)) == ["run.started", "run.failed"]
+
+    virtually(main)
+
+
+def test_a_run_that_is_just_being_started_is_no_orphan() -> None:
+    """Seen between its creation and its lease by a search that takes its time: it is its starter's, and finishes."""
+
+    class Slow(MoodyStore):
+        async def create(self, *args: Any, **options: Any) -> Created:
+            created = await super().create(*args, **options)
+            await anyio.sleep(2.5)
+            return created
+
+        async def tail(self, run: str) -> Tail:
+            await anyio.sleep(3)
+            return await super().tail(run)
+
+    async def main(clock: VirtualClock) -> None:
+        @as_agent
+        async def sleepy(ctx: Context, task: str) -> str:
+            await anyio.sleep(20)
+            return task
+
+        async with Slow(clock=clock) as store, Runtime(store, clock=clock) as runtime:
+            for _ in range(5):
+                assert await (await runtime.start(sleepy, "t")).result() == "t"
 
     virtually(main)
 

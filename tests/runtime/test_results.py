@@ -277,7 +277,11 @@ async def test_a_key_makes_one_run() -> None:
             for change in ({"input": "another"}, {"options": RunOptions(deadline=5)}):
                 with pytest.raises(KeyReused):
                     await runtime.start(
-                        count, change.get("input", "q"), key="k", owner="me", options=change.get("options")  # type: ignore[arg-type]
+                        count,
+                        change.get("input", "q"),
+                        key="k",
+                        owner="me",
+                        options=change.get("options"),  # type: ignore[arg-type]
                     )
             await first.result()
             await other.result()

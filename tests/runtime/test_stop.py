@@ -47,7 +47,12 @@ async def test_stop_ends_the_run_with_its_cause_and_keeps_what_was_written() -> 
             events = await events_of(run)
             while await runtime.store.letters(run.id):  # acknowledged when the end was accepted
                 await anyio.lowlevel.checkpoint()
-    assert outline(events)[-4:] == ["endless.1 text.finished", "endless.1 agent.failed", "boss.1 agent.failed", "run.stopped"]
+    assert outline(events)[-4:] == [
+        "endless.1 text.finished",
+        "endless.1 agent.failed",
+        "boss.1 agent.failed",
+        "run.stopped",
+    ]
     assert {event.code for event in of_type(events, AgentFailed)} == {"stopped"}
 
 
@@ -257,18 +262,17 @@ def test_who_waits_for_a_stubborn_agent_is_not_stubborn_itself() -> None:
             await ctx.start(stubborn, task)
             return await ctx.call(middle, task)
 
-        async with MemoryStore(clock=clock) as store:
-            async with Runtime(store, clock=clock) as runtime:
-                run = await runtime.start(boss, "t")
-                await anyio.wait_all_tasks_blocked()
-                began = clock.monotonic()
-                await run.stop()
-                with pytest.raises(RunFailedError):
-                    await run.result()
-                assert 5.0 <= clock.monotonic() - began <= 8.0
-                codes = {event.inv: event.code for event in of_type(await events_of(run), AgentFailed)}
-                assert runtime.statistics().abandoned == 2
-                release.set()
+        async with MemoryStore(clock=clock) as store, Runtime(store, clock=clock) as runtime:
+            run = await runtime.start(boss, "t")
+            await anyio.wait_all_tasks_blocked()
+            began = clock.monotonic()
+            await run.stop()
+            with pytest.raises(RunFailedError):
+                await run.result()
+            assert 5.0 <= clock.monotonic() - began <= 8.0
+            codes = {event.inv: event.code for event in of_type(await events_of(run), AgentFailed)}
+            assert runtime.statistics().abandoned == 2
+            release.set()
         assert codes == {
             "stubborn.1": "uncancellable", "stubborn.2": "uncancellable", "middle.1": "stopped", "boss.1": "stopped",
         }  # fmt: skip
@@ -341,18 +345,18 @@ def test_a_deadline_begins_with_the_work() -> None:
             await anyio.sleep(50)
             return task
 
-        async with MemoryStore(clock=clock) as store:
-            async with Runtime(store, clock=clock, options=RuntimeOptions(max_runs=1)) as runtime:
-                options = RunOptions(deadline=60)
-                runs = [await runtime.start(sleepy, "t", options=options) for _ in range(3)]
-                assert [await run.result() for run in runs] == ["t"] * 3
+        one_place = RuntimeOptions(max_runs=1)
+        async with MemoryStore(clock=clock) as store, Runtime(store, clock=clock, options=one_place) as runtime:
+            options = RunOptions(deadline=60)
+            runs = [await runtime.start(sleepy, "t", options=options) for _ in range(3)]
+            assert [await run.result() for run in runs] == ["t"] * 3
 
     virtually(main)
 
 
 @pytest.mark.promise("P8")
 def test_drain_gives_runs_their_time_and_stops_the_rest() -> None:
-    """New ones are refused at once; who is done within the grace finishes; the others are stopped with cause shutdown."""
+    """New ones are refused at once; who is done within the grace finishes; the others are stopped: shutdown."""
 
     async def main(clock: VirtualClock) -> None:
         @as_agent

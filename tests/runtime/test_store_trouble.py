@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -12,7 +13,7 @@ import pytest
 from agentstream.agent import Context, as_agent
 from agentstream.errors import AgentStreamError, Fenced, RunFailedError, StoreDown
 from agentstream.events import AgentFailed, RunFailed, TextDelta
-from agentstream.ports import Chunk
+from agentstream.ports import Chunk, Created
 from agentstream.runtime import Runtime
 from agentstream.store._rules import Limits
 from agentstream.store.memory import MemoryStore
@@ -31,7 +32,7 @@ async def writer(ctx: Context, task: int) -> int:
 
 @pytest.mark.promise("P1", "P2")
 def test_a_store_that_is_down_for_a_while_gets_the_same_bytes_again() -> None:
-    """Three seconds of refusals: the writer repeats exactly what it sent, nothing is lost or doubled, the run finishes."""
+    """Three seconds of refusals: the writer repeats exactly what it sent, nothing is lost or doubled."""
 
     async def main(clock: VirtualClock) -> None:
         async with MoodyStore(clock=clock) as store, Runtime(store, clock=clock) as runtime:
@@ -79,7 +80,7 @@ def test_an_answer_that_got_lost_does_not_double_anything() -> None:
 
 @pytest.mark.parametrize("how", ["raises", "hangs"])
 def test_a_store_that_stays_down_ends_the_runs_agents(how: str, caplog: pytest.LogCaptureFixture) -> None:
-    """After the limit the agents are cancelled and nothing of them is left; when the store is back the run is ended there."""
+    """After the limit the agents are cancelled, nothing of them is left; when the store is back the run is ended."""
 
     async def main(clock: VirtualClock) -> None:
         cancelled: list[float] = []
@@ -99,21 +100,20 @@ def test_a_store_that_stays_down_ends_the_runs_agents(how: str, caplog: pytest.L
         async def hang(chunk: Chunk) -> None:
             await anyio.sleep_forever()
 
-        async with MoodyStore(clock=clock) as store:
-            async with Runtime(store, clock=clock) as runtime:
-                run = await runtime.start(endless, "t")
-                await anyio.sleep(2.5)
-                began = clock.monotonic()
-                store.mood = hang if how == "hangs" else raising(StoreDown("no disk"))
-                await anyio.sleep(30)
-                assert len(cancelled) == 1
-                assert 4 <= cancelled[0] - began <= 5 + 2.5 + 1
-                assert runtime.statistics().runs == 0
-                assert not (await store.tail(run.id)).ended
-                store.mood = None
-                with pytest.raises(RunFailedError):
-                    await run.result()
-                events = await events_of(run)
+        async with MoodyStore(clock=clock) as store, Runtime(store, clock=clock) as runtime:
+            run = await runtime.start(endless, "t")
+            await anyio.sleep(2.5)
+            began = clock.monotonic()
+            store.mood = hang if how == "hangs" else raising(StoreDown("no disk"))
+            await anyio.sleep(30)
+            assert len(cancelled) == 1
+            assert 4 <= cancelled[0] - began <= 5 + 2.5 + 1
+            assert runtime.statistics().runs == 0
+            assert not (await store.tail(run.id)).ended
+            store.mood = None
+            with pytest.raises(RunFailedError):
+                await run.result()
+            events = await events_of(run)
         assert of_type(events, RunFailed)[0].retryable
         assert outline(events)[-2:] == ["endless.1 agent.failed", "run.failed"]
 
@@ -236,7 +236,13 @@ async def test_a_log_that_is_full_fails_its_run_in_order() -> None:
             events = await events_of(run)
             state = await run.state()
     assert outline(events)[-5:] == [
-        *("child.1 text.finished", "child.1 agent.failed", "boss.1 thinking.finished", "boss.1 agent.failed", "run.failed")
+        *(
+            "child.1 text.finished",
+            "child.1 agent.failed",
+            "boss.1 thinking.finished",
+            "boss.1 agent.failed",
+            "run.failed",
+        )
     ]
     assert {event.code for event in of_type(events, AgentFailed)} == {"log_full"}
     assert state.status == "failed"
@@ -276,7 +282,7 @@ async def test_a_store_that_is_down_at_the_start_is_told_to_the_starter() -> Non
     """`start` raises what the store raised; no run, no place and no task is left."""
 
     class Down(MoodyStore):
-        async def create(self, *args, **options):  # type: ignore[no-untyped-def]
+        async def create(self, *args: Any, **options: Any) -> Created:
             raise StoreDown("no disk")
 
     with anyio.fail_after(10):

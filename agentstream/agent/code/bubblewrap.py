@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from agentstream.agent.code.contract import Limits
+from agentstream.errors import MissingExtra, NoSandbox
 
-__all__ = ("INPUTS", "WORK", "Mount", "SandboxReport", "Sandbox", "probe")
+__all__ = ("INPUTS", "WORK", "Mount", "Sandbox", "SandboxReport", "probe")
 
 WORK: Final = "/sandbox"
 """The work folder, as the program sees it: home, current and only folder that it may fill, beside `/tmp`."""
@@ -35,13 +36,13 @@ _NOBODY: Final = "65534"
 _SMALL: Final = 64 << 20  # /tmp and /dev/shm
 _OLDEST: Final = (0, 8, 0)  # `--disable-userns` and `--size`
 _PROBE_SECONDS: Final = 10.0
-_WANTED: Final = ("ipykernel", "jupyter_client", "zmq")
+_LIBRARIES: Final = ("ipykernel", "jupyter_client", "zmq")
 
 _MISSING_PROGRAM: Final = "bubblewrap is not installed (on Debian and Ubuntu: apt-get install bubblewrap)"
 _MISSING_NAMESPACES: Final = (
     "the kernel or the container does not allow user namespaces here. In Docker run with a seccomp profile that allows"
-    " `unshare` and `clone` with namespaces; on Ubuntu 24.04 give bwrap an AppArmor profile with `userns`; elsewhere see"
-    " the sysctls user.max_user_namespaces and kernel.unprivileged_userns_clone"
+    " `unshare` and `clone` with namespaces; on Ubuntu 24.04 give bwrap an AppArmor profile with `userns`; elsewhere"
+    " see the sysctls user.max_user_namespaces and kernel.unprivileged_userns_clone"
 )
 
 
@@ -50,12 +51,14 @@ class SandboxReport:
     """Whether code can run isolated on this machine.
 
     Attributes:
-        ok: it can. missing: what stands in the way, each with what to do; empty where `ok`.
+        missing: what of the machine stands in the way, each with what to do.
+        libraries: what of `agentstream[exec]` is not installed.
         bwrap: where the program is, and version: which. python: the interpreter that code gets.
         drops_root: whether the process, being root, gives that up before anything of the sandbox starts.
     """
 
     missing: tuple[str, ...] = ()
+    libraries: tuple[str, ...] = ()
     bwrap: str = ""
     version: str = ""
     python: str = ""
@@ -64,13 +67,26 @@ class SandboxReport:
     @property
     def ok(self) -> bool:
         """Whether nothing is missing."""
-        return not self.missing
+        return not self.missing and not self.libraries
+
+    def require(self) -> None:
+        """Do nothing where code can run isolated.
+
+        Raises:
+            NoSandbox: the machine does not allow it. MissingExtra: only libraries are missing.
+        """
+        if self.missing:
+            raise NoSandbox(f"code cannot be isolated on this machine: {'; '.join(self.missing)}")
+        if self.libraries:
+            names = ", ".join(self.libraries)
+            raise MissingExtra(f"running code in a sandbox needs {names}: pip install 'agentstream[exec]'")
 
     def __str__(self) -> str:
         if self.ok:
             root = ", root is given up first" if self.drops_root else ""
             return f"bubblewrap {self.version}, code runs with {self.python}{root}"
-        return "no sandbox: " + "; ".join(self.missing)
+        libraries = [f"{name} (pip install 'agentstream[exec]')" for name in self.libraries]
+        return "no sandbox: " + "; ".join([*self.missing, *libraries])
 
 
 class Mount(NamedTuple):
@@ -99,7 +115,7 @@ class Sandbox:
         self.root = os.geteuid() == 0
 
     def command(self, program: Sequence[str], *, mounts: Sequence[Mount] = ()) -> list[str]:
-        """The command line that runs `program` (as the sandbox sees it) isolated. Start it with an empty environment."""
+        """The command line that runs `program` (a path inside) isolated. Start it with an empty environment."""
         mounts = [*(Mount(prefix, prefix) for prefix in _prefixes()), *mounts]
         if not self.root:
             return [*self._isolated(mounts), "--", *program]
@@ -107,10 +123,18 @@ class Sandbox:
         return [*self._laid_out(mounts), *self._isolated(through), "--", *program]
 
     def _laid_out(self, mounts: Sequence[Mount]) -> list[str]:
-        options = ["--unshare-pid", "--unshare-ipc", "--unshare-net", "--die-with-parent", "--new-session", "--clearenv"]
+        options = [
+            "--unshare-pid",
+            "--unshare-ipc",
+            "--unshare-net",
+            "--die-with-parent",
+            "--new-session",
+            "--clearenv",
+        ]
         options += ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
         # The host's own /proc: a fresh one could not be mounted again in the next namespace. Only bwrap runs here.
         options += ["--bind", "/proc", "/proc", "--dev", "/dev", "--perms", "0755", "--dir", "/src", *_system()]
+        options += ["--tmpfs", "/tmp"]  # noqa: S108  (where bwrap itself puts the next root together)
         for number, mount in enumerate(mounts):
             options += ["--ro-bind", mount.source, f"/src/{number}"]
         drop = ["setpriv", "--reuid", _NOBODY, "--regid", _NOBODY, "--clear-groups", "--no-new-privs", "--"]
@@ -139,6 +163,8 @@ _ENVIRONMENT: Final = {
     "TZ": "UTC",
     "MPLCONFIGDIR": "/tmp/matplotlib",  # noqa: S108  (the sandbox's own)
     "IPYTHONDIR": "/tmp/ipython",  # noqa: S108
+    "FONTCONFIG_FILE": "/tmp/fonts.conf",  # noqa: S108
+    "PLOTLY_RENDERER": "plotly_mimetype",
     "PYTHONDONTWRITEBYTECODE": "1",
     **dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1"),
 }
@@ -162,9 +188,14 @@ def _prefixes() -> list[str]:
     return [prefix for prefix in found if not Path(prefix).is_relative_to("/usr")]
 
 
+def _run(command: Sequence[str]) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(  # noqa: S603  (bubblewrap, found on the path of this process)
+        command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_PROBE_SECONDS, check=False, env={}
+    )
+
+
 def _version(bwrap: str) -> str:
-    done = subprocess.run([bwrap, "--version"], capture_output=True, timeout=_PROBE_SECONDS, check=False, env={})
-    return done.stdout.decode("utf-8", "replace").strip().rpartition(" ")[2]
+    return _run([bwrap, "--version"]).stdout.decode("utf-8", "replace").strip().rpartition(" ")[2]
 
 
 def _too_old(version: str) -> bool:
@@ -176,10 +207,11 @@ def probe() -> SandboxReport:
     """Look whether code can run isolated here, by running an empty program so. Takes some 50 ms; blocks."""
     if sys.platform != "linux":
         return SandboxReport(missing=(f"bubblewrap is for Linux, this is {sys.platform}: use a hosted runner",))
-    missing = [f"{name}: pip install 'agentstream[exec]'" for name in _WANTED if importlib.util.find_spec(name) is None]
+    libraries = tuple(name for name in _LIBRARIES if importlib.util.find_spec(name) is None)
     bwrap = shutil.which("bwrap")
     if bwrap is None:
-        return SandboxReport(missing=(*missing, _MISSING_PROGRAM), python=sys.executable)
+        return SandboxReport((_MISSING_PROGRAM,), libraries, python=sys.executable)
+    missing: list[str] = []
     version = _version(bwrap)
     root = os.geteuid() == 0
     if _too_old(version):
@@ -188,16 +220,16 @@ def probe() -> SandboxReport:
         missing.append("setpriv, with which root is given up (on Debian and Ubuntu: apt-get install util-linux)")
     elif problem := _try_out(bwrap):
         missing.append(problem)
-    return SandboxReport(tuple(missing), bwrap=bwrap, version=version, python=sys.executable, drops_root=root)
+    return SandboxReport(
+        tuple(missing), libraries, bwrap=bwrap, version=version, python=sys.executable, drops_root=root
+    )
 
 
 def _try_out(bwrap: str) -> str:
     """What went wrong when an empty program was run; empty where nothing did."""
     command = Sandbox(bwrap, limits=Limits()).command([sys.executable, "-I", "-S", "-c", ""])
     try:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_PROBE_SECONDS, check=False, env={}
-        )
+        done = _run(command)
     except subprocess.TimeoutExpired:
         return f"an empty program did not end in the sandbox within {_PROBE_SECONDS:g} s"
     if done.returncode == 0:

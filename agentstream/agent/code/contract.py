@@ -6,18 +6,20 @@ What comes in: Python code, files to lay beside it, and a function that takes it
 
 from __future__ import annotations
 
+import mimetypes
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import ClassVar, Literal, Protocol, Self
+from typing import ClassVar, Final, Literal, Protocol, Self
 
 import msgspec
 
 from agentstream.errors import InvalidInput, ToolError
 
 __all__ = (
+    "PLOTLY",
     "CodeFailed",
     "CodeResult",
     "CodeRunner",
@@ -27,7 +29,11 @@ __all__ = (
     "Reason",
     "RichOutput",
     "check_files",
+    "mime_of",
 )
+
+PLOTLY: Final = "application/vnd.plotly.v1+json"
+"""The type of a plotly figure."""
 
 Reason = Literal[
     "exception", "time", "cpu", "memory", "output", "file_size", "disk", "processes", "crash", "interrupted", "start"
@@ -73,7 +79,7 @@ class RichOutput(msgspec.Struct, frozen=True):
     """One thing that code showed or wrote, apart from text.
 
     Attributes:
-        name: a file name: the one the code chose, else `picture-1.png`, `table-2.html`, `figure-1.plotly.json` and so on.
+        name: a file name: the one the code chose, else `picture-1.png`, `table-2.html`, `figure-1.plotly.json`.
         mime: `image/png`, `image/svg+xml`, `text/html`, `application/vnd.plotly.v1+json`, or by a file's name.
         data: the bytes. source: whether the code displayed it, or left it in its work folder.
     """
@@ -189,3 +195,10 @@ def check_files(files: Mapping[str, Path]) -> None:
             raise InvalidInput(f"{name!r} is no plain file name")
         if not path.is_file():
             raise InvalidInput(f"the file {name!r} that was to be laid beside the code is not there")
+
+
+def mime_of(name: str) -> str:
+    """What a file probably is, by its name."""
+    if name.endswith(".plotly.json"):
+        return PLOTLY
+    return mimetypes.guess_type(name)[0] or "application/octet-stream"
