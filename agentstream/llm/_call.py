@@ -259,7 +259,7 @@ class PoolStream:
         if not self._judged and self._whole:
             self._core.failed += 1
         call, again = self._call, self._judge(error)
-        if call is None or not again:
+        if call is None or not again or not self._whole:
             return
         now = anyio.current_time()
         self._core.remember_broken(self._identity, call, now)

@@ -202,10 +202,14 @@ class _Chunk(msgspec.Struct, gc=False):
     model: str | None = None
     x_groq: _Groq | None = None
     error: Json = None
-    object: str | None = None
+
+
+class _Bare(msgspec.Struct, gc=False):
+    object: Json = None
     code: Json = None
 
 
+_decode_bare = msgspec.json.Decoder(_Bare).decode
 _decode_chunk = msgspec.json.Decoder(_Chunk).decode
 
 # What servers say instead of the words that OpenAI documents.
@@ -240,52 +244,61 @@ class Parser(AnswerParser):
         self._thinking: dict[str, list[str]] = {}  # pieces by the name of their field, for calls that may follow
 
     def _take(self, message: sse.Message, deltas: list[Delta]) -> bool:
-        """Read one event; whether it was the last."""
+        """Read one event; whether it was the last. Text, which most events hold, takes the shortest way through."""
+        try:
+            chunk = _decode_chunk(message.data)
+        except UNREADABLE:
+            return self._take_other(message, deltas)
+        if chunk.model and not self.model:
+            self.model = chunk.model
+        for choice in chunk.choices or ():
+            if choice.index:  # one answer is asked for; further ones are nobody's
+                continue
+            delta = choice.delta
+            if delta is not None:
+                content = delta.content
+                if content and content.__class__ is str:
+                    deltas.append(TextPart(content))
+                else:
+                    self._read_delta(delta, deltas)
+            if choice.finish_reason:
+                self._reason = choice.finish_reason
+        if chunk.usage is not None:
+            self._usage = _usage(chunk.usage)
+        elif chunk.x_groq is not None and chunk.x_groq.usage is not None:
+            self._usage = _usage(chunk.x_groq.usage)
+        if chunk.error or message.event == "error":
+            raise failure(None, chunk.error, self._provider)
+        if chunk.choices is None:
+            self._check_error(message.data)
+        return False
+
+    def _take_other(self, message: sse.Message, deltas: list[Delta]) -> bool:
+        """Read an event that is no chunk: the end, nothing, or nonsense."""
         data = message.data
         if data.startswith(b"[DONE]"):
             self._conclude(deltas)
             return True
         if not data.strip():
             return False
-        try:
-            chunk = _decode_chunk(data)
-        except UNREADABLE:
-            if message.event == "error":  # text instead of an object; what it says stays unsaid
-                raise failure(None, None, self._provider) from None
-            raise self._unreadable() from None
-        self._read(chunk, deltas)
-        if chunk.object == "error":  # vLLM up to 0.9: the error is the event itself
-            raise failure(None, {"code": chunk.code}, self._provider)
-        if chunk.error or message.event == "error":
-            raise failure(None, chunk.error, self._provider)
-        return False
+        if message.event == "error":  # text instead of an object; what it says stays unsaid
+            raise failure(None, None, self._provider) from None
+        raise self._unreadable() from None
 
-    def _read(self, chunk: _Chunk, deltas: list[Delta]) -> None:
-        if chunk.model:
-            self.model = chunk.model
-        usage = chunk.usage or (chunk.x_groq.usage if chunk.x_groq is not None else None)
-        if usage is not None:
-            self._usage = _usage(usage)
-        for choice in chunk.choices or ():
-            if choice.index:  # one answer is asked for; further ones are nobody's
-                continue
-            if choice.delta is not None:
-                self._read_delta(choice.delta, deltas)
-            if choice.finish_reason:
-                self._reason = choice.finish_reason
+    def _check_error(self, data: bytes) -> None:
+        """Raise where the event itself is the error, without an envelope (vLLM up to 0.9)."""
+        bare = _decode_bare(data)
+        if bare.object == "error":
+            raise failure(None, {"code": bare.code}, self._provider)
 
     def _read_delta(self, delta: _Delta, deltas: list[Delta]) -> None:
         if delta.reasoning:
             self._think("reasoning", delta.reasoning, deltas)
         elif delta.reasoning_content:
             self._think("reasoning_content", delta.reasoning_content, deltas)
-        content = delta.content
-        if content:
-            if isinstance(content, str):
-                deltas.append(TextPart(content))
-            else:
-                for part in content:
-                    self._read_part(part, deltas)
+        if delta.content:
+            for part in delta.content:
+                self._read_part(part, deltas)
         if delta.refusal:
             self._refused = True
         if delta.tool_calls:

@@ -1,7 +1,7 @@
 """One run in this process: from its lease to its terminal event.
 
-What comes in: a run that was created, its team and its task. What goes out: its log, ended by exactly one terminal event.
-It joins bus, store and agents; it does not know HTTP, dialects or readers.
+What comes in: a run that was created, its team and its task. What goes out: its log, ended by exactly one terminal
+event. It joins bus, store and agents; it does not know HTTP, dialects or readers.
 
 The order of an end (P7): the cause is fixed by whoever comes first; all invocations end or are given up; then the one
 terminal event; then the bus is closed, so that nothing can follow; then the lease is let go.

@@ -199,6 +199,7 @@ async def failover(seed: int) -> Figure:
             "the slow one's bound": "10 %",
             "errors that a user saw": f"{errors} {sorted({error for scene in scenes for error in scene.errors})}",
             "switch-over, median and longest": _milliseconds(switches),
+            **{f"switch-over, {scene.fault}": _milliseconds(sorted(scene.switches)) for scene in scenes[:3]},
             "switch-over's bound": f"{_SWITCH_S * 1_000:g} ms",
         },
     )

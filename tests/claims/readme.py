@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
@@ -43,7 +44,7 @@ def verbatim() -> Figure:
     with tempfile.TemporaryDirectory() as folder:
         for name, code in blocks.items():
             (Path(folder) / name).write_text(code)
-        checks = {
+        checks: dict[str, Callable[[], str]] = {
             "letters.py": lambda: _prints(folder, "letters.py", _expected(readme)),
             "app.py": lambda: _serves(folder, "app:app", "/count?sentence=one+stream+for+all+of+the+agents"),
             "bus_app.py": lambda: _serves(folder, "bus_app:app", "/"),

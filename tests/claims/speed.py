@@ -37,7 +37,7 @@ def _benchmark(name: str) -> ModuleType:
 )
 def speed_bus() -> Figure:
     """16 hot agents on asyncio; each writes tokens into a block, a reader frames them as the HTTP answer does."""
-    figures = _benchmark("bus").measure(_AGENTS, _EVENTS, _ROUNDS)
+    figures: dict[str, list[float]] = _benchmark("bus").measure(_AGENTS, _EVENTS, _ROUNDS)
 
     # The least of the rounds: whatever else the machine does can only add time. The medians are printed too.
     def ratio(row: str, to: str) -> float:

@@ -16,8 +16,6 @@ __all__ = ("explain", "of_exception", "of_status")
 _TRACEBACK_CHARS: Final = 4_000
 
 _BY_NAME: Final[dict[str, Reason]] = {
-    "MemoryError": "memory",
-    "numpy._core._exceptions._ArrayMemoryError": "memory",
     "OutputLimitReached": "output",
     "BlockingIOError": "processes",
     "KeyboardInterrupt": "interrupted",
@@ -50,9 +48,14 @@ def of_exception(name: str, text: str) -> Reason:
     """Which limit an exception stands for; `exception` where it is the code's own."""
     if name == "RuntimeError" and "start new thread" in text:
         return "processes"
-    by_number = next((reason for mark, reason in _BY_NUMBER if text.startswith(mark)), None)
-    by_name = _BY_NAME.get(name) or ("memory" if name.endswith("MemoryError") else None)
-    return by_name or by_number or "exception"
+    if name.endswith("MemoryError"):  # numpy has one of its own
+        return "memory"
+    if name in _BY_NAME:
+        return _BY_NAME[name]
+    for mark, reason in _BY_NUMBER:
+        if text.startswith(mark):
+            return reason
+    return "exception"
 
 
 def of_status(status: int) -> tuple[Reason, str]:
