@@ -27,6 +27,7 @@ class Part(NamedTuple):
 
 
 PARTS: Final[dict[str, Part]] = {
+    "bwrap": Part("apt-get install bubblewrap", programs=("bwrap",)),
     "anthropic": Part("make setup", module="anthropic"),
     "chromium": Part("apt-get install chromium", programs=("chromium", "chromium-browser", "google-chrome")),
     "chromedriver": Part("apt-get install chromium-driver", programs=("chromedriver",)),

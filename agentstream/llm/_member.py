@@ -243,7 +243,7 @@ class Member:
             refused=self.refused,
             cancelled=self.cancelled,
             success_rate=round(self.health.success.value, 4),
-            first_token=round(first.value(now), 4) if first.known else 0.0,
+            first_token=round(first.value, 4) if first.known else 0.0,
             latency=round(self._latency / self.succeeded, 4) if self.succeeded else 0.0,
             share=round(self.health.recent.value(now) / recent, 4) if recent > 0 else 0.0,
             connections=self.connections,

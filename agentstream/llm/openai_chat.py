@@ -249,28 +249,33 @@ class Parser(AnswerParser):
             chunk = _decode_chunk(message.data)
         except UNREADABLE:
             return self._take_other(message, deltas)
-        if chunk.model and not self.model:
-            self.model = chunk.model
-        for choice in chunk.choices or ():
-            if choice.index:  # one answer is asked for; further ones are nobody's
-                continue
-            delta = choice.delta
-            if delta is not None:
-                content = delta.content
-                if content and content.__class__ is str:
-                    deltas.append(TextPart(content))
-                else:
+        choices = chunk.choices
+        if choices is None:
+            self._check_error(message.data)
+        else:
+            for choice in choices:
+                if choice.index:  # one answer is asked for; further ones are nobody's
+                    continue
+                if choice.finish_reason:
+                    self._reason = choice.finish_reason
+                delta = choice.delta
+                if delta is None:
+                    continue
+                text = delta.content
+                if delta.tool_calls or delta.reasoning or delta.reasoning_content or not isinstance(text, str):
                     self._read_delta(delta, deltas)
-            if choice.finish_reason:
-                self._reason = choice.finish_reason
+                elif text:
+                    deltas.append(TextPart(text))
+                if delta.refusal:
+                    self._refused = True
         if chunk.usage is not None:
             self._usage = _usage(chunk.usage)
         elif chunk.x_groq is not None and chunk.x_groq.usage is not None:
             self._usage = _usage(chunk.x_groq.usage)
+        if not self.model and chunk.model:
+            self.model = chunk.model
         if chunk.error or message.event == "error":
             raise failure(None, chunk.error, self._provider)
-        if chunk.choices is None:
-            self._check_error(message.data)
         return False
 
     def _take_other(self, message: sse.Message, deltas: list[Delta]) -> bool:
@@ -296,11 +301,12 @@ class Parser(AnswerParser):
             self._think("reasoning", delta.reasoning, deltas)
         elif delta.reasoning_content:
             self._think("reasoning_content", delta.reasoning_content, deltas)
-        if delta.content:
-            for part in delta.content:
+        if isinstance(delta.content, str):
+            if delta.content:
+                deltas.append(TextPart(delta.content))
+        else:
+            for part in delta.content or ():
                 self._read_part(part, deltas)
-        if delta.refusal:
-            self._refused = True
         if delta.tool_calls:
             deltas.extend(self._indexes.place(part) for part in delta.tool_calls)
             self._calls = self._indexes.count

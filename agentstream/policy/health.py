@@ -41,9 +41,6 @@ class Ewma:
 class PeakEwma:
     """An average that follows rises at once and falls slowly, so that trouble is seen with the first slow answer.
 
-    A figure that nothing has confirmed for long fades: its half-life is 30 s. Otherwise an endpoint that was slow once
-    would never be asked again, and nobody would notice that it has recovered.
-
     Source: Finagle's peak EWMA.
     """
 
@@ -68,11 +65,10 @@ class PeakEwma:
             self._value = value + (1 - math.exp(-max(0.0, now - self._seen) / self._tau)) * (x - value)
         self._seen = now
 
-    def value(self, now: float, *, faded: bool = False) -> float:
-        """The average; a second where nothing is known. `faded`: as it has paled since the last observation."""
-        if self._value is None:
-            return UNKNOWN_S
-        return self._value * 0.5 ** (max(0.0, now - self._seen) / _HALF_LIFE_S) if faded else self._value
+    @property
+    def value(self) -> float:
+        """The average; a second where nothing is known."""
+        return UNKNOWN_S if self._value is None else self._value
 
 
 class Decayed:
@@ -139,7 +135,7 @@ class Health:
         waiting: calls that wait for their first token, by when they began; the oldest first.
     """
 
-    __slots__ = ("_next", "_tried", "active", "first_token", "recent", "success", "waiting")
+    __slots__ = ("_next", "_seen", "active", "first_token", "recent", "success", "waiting")
 
     def __init__(self) -> None:
         self.first_token = PeakEwma()
@@ -148,7 +144,7 @@ class Health:
         self.waiting: dict[int, float] = {}
         self.active = 0
         self._next = 0
-        self._tried = False
+        self._seen: float | None = None  # when anything was last learned
 
     def began(self, now: float) -> int:
         """An attempt begins; what is returned names it to `first` and `ended`."""
@@ -163,18 +159,19 @@ class Health:
         began = self.waiting.pop(number, None)
         if began is None:
             return 0.0
+        self._seen = now
         self.first_token.add(now - began, now)
         return now - began
 
     def observe(self, ok: bool, now: float) -> None:
         """An attempt went well, or failed and the endpoint is to blame."""
-        self._tried = True
+        self._seen = now
         self.success.add(1.0 if ok else 0.0, now)
 
     def gave_up(self, number: int, now: float) -> None:
         """An attempt failed before its first token: it would have taken longer than that."""
         began = self.waiting.pop(number, None)
-        if began is not None and now - began > self.first_token.value(now):
+        if began is not None and now - began > self.first_token.value:
             self.first_token.add(now - began, now)
 
     def ended(self, number: int) -> None:
@@ -186,20 +183,20 @@ class Health:
         """What one more call is expected to cost here: seconds × calls in front of it / success / weight.
 
         While a call waits longer than the average for its first token, its waiting counts instead: a server that hangs
-        is avoided long before its first failure. An endpoint without any call is judged by its faded figure, and a new
-        one by none, so that one call finds out how it is, and not all of them.
+        is avoided long before its first failure. What is known of an endpoint that nobody asks fades, with a half-life
+        of 30 s, and of a new one nothing is known; so one call finds out how it is, and not all of them. Otherwise an
+        endpoint that was bad once would never be asked again.
         """
-        if self.active == 0 and not (self._tried or self.first_token.known):
-            seconds = 0.0
-        else:
-            seconds = self.first_token.value(now, faded=self.active == 0)
+        seconds = self.first_token.value
+        if self.active == 0:
+            seconds = 0.0 if self._seen is None else seconds * 0.5 ** (max(0.0, now - self._seen) / _HALF_LIFE_S)
         if self.waiting:
             seconds = max(seconds, now - next(iter(self.waiting.values())))
         return max(seconds, _CLOSE) * (self.active + 1) / max(self.success.value, _LEAST_SUCCESS) / weight
 
     def score(self, now: float) -> float:
         """From 0 to 1, for people: the success, less where a call now waits longer than calls usually do."""
-        usual = self.first_token.value(now)
+        usual = self.first_token.value
         oldest = next(iter(self.waiting.values()), now)
         patience = min(1.0, 3 * usual / max(now - oldest, _CLOSE))
         return self.success.value * patience

@@ -15,13 +15,20 @@ from typing import Any, Final
 from house import ROOT, modules
 
 # Doors that stand behind an extra: the module, and all below it, may need what the extra installs.
-BEHIND_AN_EXTRA: Final = {"agentstream.cli": "cli", "agentstream.web.server": "server"}
+BEHIND_AN_EXTRA: Final = {
+    "agentstream.agent.code.jupyter": "exec",
+    "agentstream.cli": "cli",
+    "agentstream.web.server": "server",
+}
 
 # What the extras and the developers' tools bring. None of it may be needed by, or pulled in by, the core.
 NOT_OF_THE_CORE: Final = (
     "click",
     "fastapi",
     "httptools",
+    "ipykernel",
+    "IPython",
+    "jupyter_client",
     "hypothesis",
     "matplotlib",
     "numpy",
@@ -33,6 +40,7 @@ NOT_OF_THE_CORE: Final = (
     "typer",
     "uvicorn",
     "uvloop",
+    "zmq",
 )
 
 CPU_BUDGET_S: Final = 0.5

@@ -22,20 +22,19 @@ def test_averages_stay_between_what_they_saw(seen: list[tuple[float, float]]) ->
         peak.add(x, now)
         values = [one for one, _ in seen]
         assert min(values) - 1e-9 <= ewma.value <= max(values) + 1e-9
-        assert x - 1e-9 <= peak.value(now) <= max(values) + 1e-9
+        assert x - 1e-9 <= peak.value <= max(values) + 1e-9
 
 
 def test_a_peak_rises_at_once_and_falls_with_its_time() -> None:
     """A slow answer counts at once; ten seconds later a fast one takes most of it away."""
     peak = PeakEwma()
     assert not peak.known
-    assert peak.value(0.0) == 1.0
+    assert peak.value == 1.0
     peak.add(0.1, 0.0)
     peak.add(2.0, 0.0)
-    assert peak.value(0.0) == 2.0
+    assert peak.value == 2.0
     peak.add(0.1, 10.0)
-    assert peak.value(10.0) == pytest.approx(2.0 + (1 - math.exp(-1)) * (0.1 - 2.0))
-    assert peak.value(40.0, faded=True) == pytest.approx(peak.value(40.0) / 2)
+    assert peak.value == pytest.approx(2.0 + (1 - math.exp(-1)) * (0.1 - 2.0))
 
 
 def test_counts_fade() -> None:
@@ -81,7 +80,7 @@ def test_failures_cost_up_to_twenty_times() -> None:
         health.observe(False, now + 5.0)
         health.ended(number)
     assert health.success.value < 0.01
-    assert health.first_token.value(600.0) == pytest.approx(5.0)
+    assert health.first_token.value == pytest.approx(5.0)
     number = health.began(600.0)
     assert health.cost(600.0) == pytest.approx(5.0 * 2 / 0.05)
     assert health.score(600.0) < 0.01
@@ -98,6 +97,17 @@ def test_an_idle_endpoint_is_forgiven_by_one_call_at_a_time() -> None:
     assert health.cost(185.0) == pytest.approx(5.0 / 64)
     health.began(185.0)
     assert health.cost(185.0) == pytest.approx(10.0)
+
+
+def test_an_endpoint_that_failed_first_is_not_forgotten() -> None:
+    """One that has never answered is judged like a slow one, and is tried again some time later."""
+    health = Health()
+    number = health.began(0.0)
+    health.gave_up(number, 0.1)
+    health.observe(False, 0.1)
+    health.ended(number)
+    assert health.cost(0.1) > 1.0
+    assert health.cost(300.1) < 0.002
 
 
 def test_the_score_sees_a_hang() -> None:

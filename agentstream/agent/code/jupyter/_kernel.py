@@ -26,10 +26,8 @@ from stat import S_ISREG
 from typing import Any  # Any: messages, and types of a library that has none
 
 import zmq
-from ipykernel.control import ControlThread
 from ipykernel.iostream import OutStream
 from ipykernel.kernelapp import IPKernelApp
-from ipykernel.shellchannel import ShellChannelThread
 from jupyter_client.session import Session
 from traitlets.config import Config
 
@@ -191,7 +189,8 @@ class Application(IPKernelApp):
         if s is self.stdin_socket:  # nobody answers there, and the kernel is told so with each step
             s.bind("inproc://stdin")
         else:
-            self._listen(s, "shell" if s is self.shell_socket else "iopub")
+            known = {self.shell_socket: "shell", self.control_socket: "control"}
+            self._listen(s, known.get(s, "iopub"))
         return 1
 
     def _listen(self, socket: zmq.Socket[bytes], name: str) -> None:
@@ -200,13 +199,10 @@ class Application(IPKernelApp):
         socket.bind(f"ipc:///{name}")  # the name means nothing: the socket is bound elsewhere
 
     def init_control(self, context: zmq.Context[Any]) -> None:
-        """The control channel, which interrupts."""
-        self.control_socket = context.socket(zmq.ROUTER)
-        self._listen(self.control_socket, "control")
-        self.debugpy_socket = context.socket(zmq.STREAM)
+        """The control channel, which interrupts; and no debugger, which would look for us by the name for ever."""
+        super().init_control(context)
+        self.debug_shell_socket.close(linger=0)
         self.debug_shell_socket = context.socket(zmq.DEALER)
-        self.control_thread = ControlThread(daemon=True)
-        self.shell_channel_thread = ShellChannelThread(context, daemon=True)
 
 
 def settings() -> Config:
