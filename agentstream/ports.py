@@ -11,7 +11,7 @@ All calls raise `StoreDown` when the store cannot be reached, and `RunUnknown` o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Protocol, runtime_checkable
+from typing import Final, Protocol, Self, runtime_checkable
 
 import msgspec
 
@@ -282,7 +282,7 @@ class Store(EventLog, Mailbox, Leases, Artifacts, RunIndex, Protocol):
         """What an accepted event survives: `memory`, `process` or `machine`."""
         ...
 
-    async def __aenter__(self) -> Store: ...
+    async def __aenter__(self) -> Self: ...
 
     async def __aexit__(self, *exc: object) -> None: ...
 

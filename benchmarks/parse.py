@@ -115,7 +115,8 @@ def our_parser(pieces: list[bytes]) -> int:
     return sum(len(parser.feed(piece)) for piece in pieces)
 
 
-# --- peers, each as its users run it: synchronous, so that no event loop is measured --------------------------------------
+# --- peers, each as its users run it: synchronous, so that no event loop is measured
+# --------------------------------------
 class _Pieces:
     """A body in memory, shaped like the response of an HTTP client."""
 

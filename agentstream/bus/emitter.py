@@ -13,7 +13,7 @@ import itertools
 from collections.abc import AsyncIterable, Awaitable, Callable
 from functools import partial
 from types import TracebackType
-from typing import Final, NamedTuple, NoReturn, Protocol
+from typing import Final, NamedTuple, NoReturn, Protocol, Self
 
 import msgspec
 
@@ -58,7 +58,9 @@ MAX_PRIVATE_BYTES: Final = 128 * 1024
 class Keeper(Protocol):
     """Keeps the bytes of an artifact; returns its id and the address to fetch it from."""
 
-    async def __call__(self, data: bytes, mime: str, name: str) -> tuple[str, str]: ...
+    async def __call__(self, data: bytes, mime: str, name: str) -> tuple[str, str]:
+        """Keep `data`."""
+        ...
 
 
 class _Form(NamedTuple):
@@ -338,7 +340,7 @@ class Block:
         async for text in texts:
             await self.write(text)
 
-    async def __aenter__(self) -> Block:
+    async def __aenter__(self) -> Self:
         try:
             await self._emitter.emit(self._opens)
         except BaseException:

@@ -35,7 +35,7 @@ _ENVELOPE: Final = {"seq": 0, "at": 0, "agent": "", "inv": "", "agent_seq": 0, "
 
 
 def _hook(value: Any) -> Any:  # Any: msgspec's own signature
-    """pydantic models travel as their JSON form; everything else that msgspec does not know is refused."""
+    """Models of pydantic travel as their JSON form; everything else that msgspec does not know is refused."""
     dump = getattr(value, "model_dump", None)
     if callable(dump):
         return dump(mode="json")

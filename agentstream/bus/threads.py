@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from agentstream.bus.encode import MAX_TEXT_CHARS, encode_event, plain_text
 from agentstream.bus.source import Draft, Source
@@ -132,7 +132,7 @@ class BlockingBlock:
         for start in range(0, len(text), MAX_TEXT_CHARS):
             self._emitter.emit(self._delta(self.id, text[start : start + MAX_TEXT_CHARS]))
 
-    def __enter__(self) -> BlockingBlock:
+    def __enter__(self) -> Self:
         self._emitter.emit(self._opens)
         self._is_open = True
         return self

@@ -249,34 +249,34 @@ class Parser(AnswerParser):
             chunk = _decode_chunk(message.data)
         except UNREADABLE:
             return self._take_other(message, deltas)
-        choices = chunk.choices
-        if choices is None:
-            self._check_error(message.data)
-        else:
-            for choice in choices:
-                if choice.index:  # one answer is asked for; further ones are nobody's
-                    continue
-                if choice.finish_reason:
-                    self._reason = choice.finish_reason
-                delta = choice.delta
-                if delta is None:
-                    continue
-                text = delta.content
-                if delta.tool_calls or delta.reasoning or delta.reasoning_content or not isinstance(text, str):
-                    self._read_delta(delta, deltas)
-                elif text:
-                    deltas.append(TextPart(text))
-                if delta.refusal:
-                    self._refused = True
+        for choice in chunk.choices or ():
+            if choice.finish_reason and not choice.index:
+                self._reason = choice.finish_reason
+            delta = choice.delta
+            if choice.index or delta is None:  # one answer is asked for; further ones are nobody's
+                continue
+            text = delta.content
+            if delta.tool_calls or delta.reasoning or delta.reasoning_content or not isinstance(text, str):
+                self._read_delta(delta, deltas)
+            elif text:
+                deltas.append(TextPart(text))
+        if chunk.usage is not None or chunk.x_groq is not None or not (chunk.choices and self.model):
+            self._read_rest(chunk, message)
+        if chunk.error:
+            raise failure(None, chunk.error, self._provider)
+        return False
+
+    def _read_rest(self, chunk: _Chunk, message: sse.Message) -> None:
+        """What few chunks hold: usage, the model's name, or an error without an envelope (vLLM up to 0.9)."""
+        self.model = self.model or chunk.model or ""
         if chunk.usage is not None:
             self._usage = _usage(chunk.usage)
         elif chunk.x_groq is not None and chunk.x_groq.usage is not None:
             self._usage = _usage(chunk.x_groq.usage)
-        if not self.model and chunk.model:
-            self.model = chunk.model
-        if chunk.error or message.event == "error":
-            raise failure(None, chunk.error, self._provider)
-        return False
+        if chunk.choices is None and not chunk.error:
+            bare = _decode_bare(message.data)
+            if bare.object == "error" or message.event == "error":
+                raise failure(None, {"code": bare.code}, self._provider)
 
     def _take_other(self, message: sse.Message, deltas: list[Delta]) -> bool:
         """Read an event that is no chunk: the end, nothing, or nonsense."""
@@ -290,12 +290,6 @@ class Parser(AnswerParser):
             raise failure(None, None, self._provider) from None
         raise self._unreadable() from None
 
-    def _check_error(self, data: bytes) -> None:
-        """Raise where the event itself is the error, without an envelope (vLLM up to 0.9)."""
-        bare = _decode_bare(data)
-        if bare.object == "error":
-            raise failure(None, {"code": bare.code}, self._provider)
-
     def _read_delta(self, delta: _Delta, deltas: list[Delta]) -> None:
         if delta.reasoning:
             self._think("reasoning", delta.reasoning, deltas)
@@ -307,6 +301,8 @@ class Parser(AnswerParser):
         else:
             for part in delta.content or ():
                 self._read_part(part, deltas)
+        if delta.refusal:
+            self._refused = True
         if delta.tool_calls:
             deltas.extend(self._indexes.place(part) for part in delta.tool_calls)
             self._calls = self._indexes.count

@@ -254,13 +254,6 @@ class BusEmitter:
             closing = AgentFailed(*safe_failure(error))
         elif error is not None:
             closing = AgentFailed("stopped", "it was cancelled")
-        try:
-            self._emitter.close_open()
-            waiting = self._emitter.put_reserved(closing)
-            if waiting is not None and error is None:
-                await waiting
-        except AgentStreamError:
-            if error is None:
-                raise
-        finally:
-            self._emitter.end()
+        waiting = self._emitter.finish(closing)
+        if waiting is not None and error is None:
+            await waiting

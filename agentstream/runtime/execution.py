@@ -110,29 +110,36 @@ class Execution:
     # --- facts for contexts -------------------------------------------------------------------------------------------
     @property
     def run_id(self) -> str:
+        """See `Engine.run_id`."""
         return self.ticket.run
 
     @property
     def team(self) -> str:
+        """See `Engine.team`."""
         return self._team.name
 
     @property
     def owner(self) -> str:
+        """See `Engine.owner`."""
         return self.ticket.owner
 
     @property
     def session(self) -> str:
+        """See `Engine.session`."""
         return self.ticket.session
 
     @property
     def files(self) -> Sequence[File]:
+        """See `Engine.files`."""
         return self.ticket.files
 
     @property
     def metadata(self) -> Mapping[str, Json]:
+        """See `Engine.metadata`."""
         return self.ticket.metadata
 
     def model(self, name: str) -> LLM:
+        """See `Engine.model`."""
         return self._host.model(name)
 
     def spent(self, usage: Usage) -> None:
@@ -141,6 +148,7 @@ class Execution:
 
     # --- invocations --------------------------------------------------------------------------------------------------
     async def begin(self, parent: Context, agent: Agent[I, O], task: I, key: str) -> Call[O]:
+        """See `Engine.begin`."""
         caller = self._caller(parent)
         if not self._slots.full:
             return await self._begin(caller, agent, task, key, parent)
@@ -148,6 +156,7 @@ class Execution:
             return await self._begin(caller, agent, task, key, parent)
 
     async def call(self, parent: Context, agent: Agent[I, O], task: I, key: str) -> O:
+        """See `Engine.call`."""
         caller = self._caller(parent)
         # Who waits for another does not take a place: nested calls could fill every place and wait for ever.
         async with self.lent(caller):
@@ -164,9 +173,11 @@ class Execution:
         return self._slots.lent(caller)
 
     def step_began(self) -> None:
+        """See `Engine.step_began`."""
         self._steps += 1
 
     def step_ended(self) -> None:
+        """See `Engine.step_ended`."""
         self._steps -= 1
         # Steps inside a step, and steps of others at the same time, end first.
         if self._stop_after_step is not None and not self._steps:

@@ -61,7 +61,8 @@ async def uploaded_file(store: Store, owner: str, id_: str, folder: Path) -> Fil
     """
     blob = await store.get(UPLOADS + owner, id_)
     if blob is None:
-        raise InvalidInput(f"there is no uploaded file {id_[:64]!r}: upload it with POST /files", details={"file": id_[:64]})
+        shown = id_[:64]
+        raise InvalidInput(f"there is no uploaded file {shown!r}: upload it with POST /files", details={"file": shown})
     suffix = PurePosixPath(blob.name).suffix[:16]
     path = anyio.Path(folder / f"{blob.id}{suffix if suffix.isascii() and suffix[1:].isalnum() else ''}")
     if not await path.exists():

@@ -1,7 +1,7 @@
 """What the runs of one runtime share: the store, the models, the group of tasks, the places.
 
-What comes in: runs that were created. What goes out: their executions, each in tasks of one group. It does not know HTTP,
-nor what a run does; it is the only place where tasks of runs are started.
+What comes in: runs that were created. What goes out: their executions, each in tasks of one group. It does not know
+HTTP, nor what a run does; it is the only place where tasks of runs are started.
 """
 
 from __future__ import annotations

@@ -3,8 +3,9 @@
 What comes in: an agent, a task and a context. What goes out: the agent's events between `agent.started` and its one
 closing event, and a result or a failure. It does not know the run's terminal event, other runs or the store.
 
-An invocation has two nested scopes. Cancelling goes through the outer one. An agent that swallows its cancellation would
-get it again at every turn of the loop and spin; when it is given up, the inner scope is shielded, which ends that.
+An invocation has two nested scopes. Cancelling goes through the outer one. An agent that swallows its cancellation
+would get it again at every turn of the loop and spin; when it is given up, the inner scope is shielded, which ends
+that.
 """
 
 from __future__ import annotations

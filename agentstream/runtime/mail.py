@@ -1,7 +1,7 @@
 """Letters to a run's writer: stops from wherever they come.
 
-What comes in: letters of the run's mailbox. What goes out: stops, in order, each once; letters are acknowledged when what
-they caused was accepted. It does not know how a stop is carried out.
+What comes in: letters of the run's mailbox. What goes out: stops, in order, each once; letters are acknowledged when
+what they caused was accepted. It does not know how a stop is carried out.
 """
 
 from __future__ import annotations

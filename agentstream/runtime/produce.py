@@ -1,7 +1,8 @@
 """A function that emits, as the response of a web handler.
 
-What comes in: a request, and a coroutine function that takes a bus. What goes out: a response that streams what it emits.
-It does not know teams or runtimes. The function lives as long as its response; its log is kept for a while after.
+What comes in: a request, and a coroutine function that takes a bus. What goes out: a response that streams what it
+emits. It does not know teams or runtimes. The function lives as long as its response; its log is kept for a while
+after.
 """
 
 from __future__ import annotations

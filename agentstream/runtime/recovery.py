@@ -55,7 +55,8 @@ _Closing: TypeAlias = type[TextFinished | ThinkingFinished | ToolFailed | StepFa
 
 
 class Open:
-    """What is open at a log's end: invocations, with their last number, and what each of them opened and did not close."""
+    """What is open at a log's end: invocations, with their last number, and what each of them opened and did not
+    close."""
 
     def __init__(self) -> None:
         self.numbers: dict[str, int] = {}
@@ -67,7 +68,7 @@ class Open:
         """How many events close all of it."""
         return len(self.invocations) + sum(map(len, self.things.values()))
 
-    def see(self, event: AnyEvent) -> None:
+    def see(self, event: AnyEvent) -> None:  # noqa: C901  (a table: one short case a kind of event)
         """Take the next event of the log."""
         if event.inv:
             self.numbers[event.inv] = max(self.numbers.get(event.inv, 0), event.agent_seq)
@@ -203,5 +204,5 @@ def _emitter(bus: MergeBus, agent: str, inv: str) -> Emitter:
     return Emitter(bus.source(inv), agent=agent, inv=inv, keeper=_no_artifacts, document=Document())
 
 
-async def _no_artifacts(data: bytes, mime: str, name: str) -> tuple[str, str]:
+async def _no_artifacts(data: bytes, mime: str, name: str) -> tuple[str, str]:  # noqa: ARG001  (a Keeper)
     raise StoreError("recovery makes no artifacts")

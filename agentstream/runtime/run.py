@@ -1,6 +1,7 @@
 """A run, as its starter holds it.
 
-What comes in: the id of a run in a store. What goes out: its result, events, text and state, and stops. It does not know
+What comes in: the id of a run in a store. What goes out: its result, events, text and state, and stops. It does not
+know
 where the run is executed: everything is read from the log, so a run of another process looks the same.
 """
 
@@ -118,7 +119,9 @@ class Run(Generic[R]):
         """
         return RunText(self.events(agents=(agent,) if agent else ()))
 
-    async def stop(self, *, inv: str | None = None, mode: Literal["now", "after_step"] = "now", reason: str = "") -> None:
+    async def stop(
+        self, *, inv: str | None = None, mode: Literal["now", "after_step"] = "now", reason: str = ""
+    ) -> None:
         """Ask for a stop, of the run or of one invocation with everything it called. Idempotent; returns at once.
 
         Args:
@@ -156,7 +159,9 @@ class Run(Generic[R]):
         try:
             return self._team.output_adapter.validate_python(output)
         except pydantic.ValidationError as error:
-            raise RunLost(f"the result of run {self.id} does not fit team {self._team.name}: {error.error_count()} errors") from None
+            raise RunLost(
+                f"the result of run {self.id} does not fit team {self._team.name}: {error.error_count()} errors"
+            ) from None
 
     async def _whole(self, output: Json) -> Json:
         """A large result travels as an artifact that its event names."""

@@ -1,7 +1,7 @@
 """The runtime: starts runs, finds them again, and carries them to their end.
 
-What comes in: teams, inputs, a store address. What goes out: runs. It does not know HTTP: the web rooms call what stands
-here. It is inert until entered, so it may live at module level.
+What comes in: teams, inputs, a store address. What goes out: runs. It does not know HTTP: the web rooms call what
+stands here. It is inert until entered, so it may live at module level.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ class Runtime:
         finally:
             self._host = None
 
-    def lifespan(self, app: object = None) -> Lifespan:
+    def lifespan(self, app: object = None) -> Lifespan:  # noqa: ARG002  (what frameworks call it with)
         """For web frameworks: `FastAPI(lifespan=runtime.lifespan)`. A mounted app's own lifespan is never run."""
         return Lifespan(self)
 

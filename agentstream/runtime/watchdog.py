@@ -1,7 +1,7 @@
 """A thread that says which code blocks the event loop.
 
-What comes in: a stamp that the loop renews. What goes out: one log record with the stack of the loop's thread, each time
-the loop was silent for a second. It does not end anything: code that does not await cannot be ended from inside.
+What comes in: a stamp that the loop renews. What goes out: one log record with the stack of the loop's thread, each
+time the loop was silent for a second. It does not end anything: code that does not await cannot be ended from inside.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The writer: the only way into a run's log.
 
-What comes in: chunks of one run, one after the other. What goes out: accepted chunks, or the error that ends the writing.
-It does not know what a chunk says; it repeats the same bytes while the outcome is unknown, and keeps the lease.
+What comes in: chunks of one run, one after the other. What goes out: accepted chunks, or the error that ends the
+writing. It does not know what a chunk says; it repeats the same bytes while the outcome is unknown, and keeps the
+lease.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ async def record(
     models: Mapping[str, LLM] | LLM | None = None,
     files: Sequence[str | Path | File] = (),
     options: RunOptions | None = None,
-    timeout: float = 30.0,
+    timeout: float = 30.0,  # noqa: ASYNC109  (a test bounds its wait in the call that it is about)
 ) -> Recording[O]:
     """Run a team to its end in memory and return what happened.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -61,7 +62,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.core = Core("p", "health", Retry(), PoolOptions())
+        self.core = Core("p", "health", Retry(), PoolOptions(random=random.Random(1)))
         self.now = 500.0
         self.going: list[Going] = []
         self.waiting: list[Call] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -61,14 +62,35 @@ result = {"columns": list(table.columns), "rows": table.values.tolist(), "total"
 WRONG = RIGHT.replace(".sum()", ".mean()")
 
 
-async def test_model_without_a_sandbox_is_refused_before_it_is_asked() -> None:
-    """Code of a language model runs in a named sandbox only; nothing is spent before the refusal."""
+async def test_model_without_a_sandbox_is_refused_before_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Code of a language model runs in a sandbox only; nothing is spent before the refusal, which says what to do."""
+    monkeypatch.setattr(shutil, "which", lambda name: None)
     model = ScriptedModel()
     recording = await record(team.team, QUESTION, models=model, files=[SALES])
     assert isinstance(recording.error, RunFailedError)
     assert recording.error.failure == "no_sandbox"
-    assert "sandbox" in recording.error.message
+    assert "bubblewrap is not installed" in recording.error.message
+    assert "Analyst(rules=True)" in recording.error.message
     assert model.requests == []
+
+
+@pytest.mark.real("bwrap")
+async def test_model_writes_code_for_the_sandbox() -> None:
+    """Code of a model runs in the library's sandbox; picture and figure are what it drew, errors are its own lines."""
+    drawn = (
+        f"{RIGHT}table.plot.bar(x='region')\nplotly_figure = {{'data': [{{'y': table['revenue']}}]}}\nprint('drawn')\n"
+    )
+    model = ScriptedModel(PLAN, "open('/etc/passwd')\n", drawn, "West.")
+    recording = await record(team.team, QUESTION, models=model, files=[SALES])
+    analysis = recording.result
+    assert (analysis.accepted, analysis.rounds) == (True, 2)
+    (failed,) = recording.of(ev.ToolFailed)
+    assert "No such file or directory: '/etc/passwd'" in failed.message
+    kept = {artifact.mime: artifact for artifact in recording.of(ev.ArtifactCreated)}
+    assert {"image/png", "text/csv", "application/vnd.plotly.v1+json"} <= set(kept)
+    assert analysis.image == kept["image/png"].id
+    assert analysis.plotly_json["data"][0]["y"][0] == pytest.approx(924751.01)
+    assert [output.text for output in recording.of(ev.ToolOutput) if output.channel == "stdout"] == ["drawn\n"]
 
 
 async def test_runner_that_is_no_sandbox_is_refused() -> None:
