@@ -20,6 +20,7 @@ The rooms behind it:
 from agentstream.agent import (
     Agent,
     Assistant,
+    Budget,
     Call,
     Context,
     File,
@@ -30,6 +31,8 @@ from agentstream.agent import (
     ToolContext,
     as_agent,
     current_tool,
+    lockstep,
+    stop_after,
     tool,
 )
 from agentstream.bus import Block, Emitter
@@ -53,6 +56,7 @@ __all__ = (
     "AgentStreamError",
     "Assistant",
     "Block",
+    "Budget",
     "Bus",
     "Call",
     "Context",
@@ -77,7 +81,9 @@ __all__ = (
     "ToolError",
     "as_agent",
     "current_tool",
+    "lockstep",
     "run_sync",
     "sse",
+    "stop_after",
     "tool",
 )

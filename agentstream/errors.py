@@ -26,8 +26,15 @@ is shown: `detail` never holds a secret, a prompt or a traceback, so every edge 
     │   ├── RunLost                   the run's record is gone or cannot be continued
     │   ├── RunFailedError            the run ended in `run.failed`
     │   ├── RunStoppedError           the run ended in `run.stopped`
-    │   └── AgentFailedError          an agent that was called failed; raised at the caller
+    │   ├── AgentFailedError          an agent that was called failed; raised at the caller
+    │   ├── StepChanged               code changed between two attempts of the run
+    │   ├── InputUnknown              the run asked no such question
+    │   ├── InputAnswered             the question was answered before
+    │   └── InputExpiredError         the question is closed: nobody answered in time, or the run has ended
+    │   ├── BudgetExceededError       a budget has nothing left for what an agent wanted to spend
+    │   ├── StepTimeout               (also TimeoutError) a recorded unit took too long
     ├── Overloaded                    a bounded place is full; try later
+    ├── SessionBusy                   another run of the session is not over
     ├── ServerUnreachable             a client gave up: no usable answer for as long as it was told to try
     ├── StoreError
     │   ├── StoreDown                 the store cannot be reached or refuses to write
@@ -40,6 +47,7 @@ is shown: `detail` never holds a secret, a prompt or a traceback, so every edge 
     │   └── PatchError                a state operation that does not apply
     ├── StreamAborted                 raised by an answer so that its server cuts the connection
     ├── ToolError                     a tool failed; the model and the caller may see `detail`
+    │   ├── ToolDeniedError           a person did not allow the call
     │   └── ToolTimeout               (also TimeoutError)
     └── LLMError                      one request to a model failed
         ├── LLMConnectionError        no connection
@@ -66,11 +74,15 @@ __all__ = (
     "AgentFailedError",
     "AgentStreamError",
     "BodyTooLarge",
+    "BudgetExceededError",
     "DuplicateTeam",
     "EmitAfterEnd",
     "EventTooLarge",
     "Fenced",
     "FrameTooLarge",
+    "InputAnswered",
+    "InputExpiredError",
+    "InputUnknown",
     "InvalidCursor",
     "InvalidField",
     "InvalidInput",
@@ -102,11 +114,15 @@ __all__ = (
     "RunUnknown",
     "RuntimeNotRunning",
     "ServerUnreachable",
+    "SessionBusy",
     "StateTooLarge",
+    "StepChanged",
+    "StepTimeout",
     "StoreDown",
     "StoreError",
     "StreamAborted",
     "StreamBroken",
+    "ToolDeniedError",
     "ToolError",
     "ToolTimeout",
     "UnknownTeam",
@@ -315,12 +331,61 @@ class AgentFailedError(RunError):
         self.message = message
 
 
+class StepChanged(RunError):
+    """What a run recorded before its worker died was recorded by other code: it is not continued."""
+
+    code = "step_changed"
+    status = 409
+
+
+class InputUnknown(RunError):
+    """The run asked no such question."""
+
+    code = "input_unknown"
+    status = 404
+
+
+class InputAnswered(RunError):
+    """The question was answered before; the first answer counts."""
+
+    code = "input_answered"
+    status = 409
+
+
+class InputExpiredError(RunError):
+    """The question is closed without an answer: its time ran out, or the run has ended."""
+
+    code = "input_expired"
+    status = 410
+
+
+class BudgetExceededError(RunError):
+    """A budget has nothing left for this; raised where an agent wanted to spend. Nothing was spent."""
+
+    code = "budget"
+    status = 409
+
+
+class StepTimeout(RunError, TimeoutError):
+    """A recorded unit did not end within the run's limit for one."""
+
+    code = "step_timeout"
+    status = 504
+
+
 class Overloaded(AgentStreamError):
     """A bounded place is full; try later."""
 
     code = "overloaded"
     status = 503
     retryable = True
+
+
+class SessionBusy(AgentStreamError):
+    """Another run of the session is not over, and the session takes one at a time; `details["run"]` names it."""
+
+    code = "session_busy"
+    status = 409
 
 
 class ServerUnreachable(AgentStreamError):
@@ -404,6 +469,12 @@ class ToolError(AgentStreamError):
     """A tool failed; `detail` may be shown to the model and to people."""
 
     code = "tool_error"
+
+
+class ToolDeniedError(ToolError):
+    """A person did not allow the call; the tool did not run."""
+
+    code = "tool_denied"
 
 
 class ToolTimeout(ToolError, TimeoutError):

@@ -416,10 +416,10 @@ class InputReceived(Event, frozen=True, tag="input.received"):
 
 
 class InputExpired(Event, frozen=True, tag="input.expired"):
-    """The question is closed without an answer."""
+    """The question is closed without an answer; after `invalid` it is asked again, with what did not fit."""
 
     request: str
-    reason: Literal["expired", "stopped"] = "expired"
+    reason: Literal["expired", "stopped", "invalid"] = "expired"
 
 
 # --- attempts and limits ----------------------------------------------------------------------------------------------

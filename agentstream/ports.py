@@ -69,13 +69,14 @@ class Tail(msgspec.Struct, frozen=True):
 
 
 class RunFacts(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is known of a run when it is created."""
+    """What is known of a run when it is created. `key`: a digest of its idempotency key, empty without one."""
 
     team: str = ""
     owner: str = ""
     session: str = ""
     title: str = ""
     created: int = 0
+    key: str = ""
 
 
 class RunRow(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -247,8 +248,24 @@ class RunIndex(Protocol):
         """Whether a tombstone of the run is kept."""
         ...
 
-    async def page(self, *, owner: str | None = None, before: str = "", limit: int = 50) -> Sequence[RunRow]:
-        """Newest first. `before` is the run id that the last page ended with; `owner` None means every owner."""
+    async def page(
+        self,
+        *,
+        owner: str | None = None,
+        session: str | None = None,
+        running: bool = False,
+        before: str = "",
+        limit: int = 50,
+    ) -> Sequence[RunRow]:
+        """Newest first. `before` is the run id that the last page ended with; `owner` None means every owner.
+
+        Args:
+            session: only runs of this session, by an index of it; needs an owner.
+            running: only runs that have not ended.
+
+        Raises:
+            RunUnknown: `before` is no run, or not one of this owner. InvalidInput: a session without an owner.
+        """
         ...
 
     async def forget(self, run: str) -> None:

@@ -14,9 +14,11 @@ from typing import Any, Self, TypeVar
 import anyio.from_thread
 import msgspec
 
+from agentstream.agent import Recalled
 from agentstream.agent.keys import Keys
 from agentstream.agent.tools import Tool
 from agentstream.bus import encode_value
+from agentstream.errors import ToolDeniedError
 from agentstream.events import (
     ArtifactCreated,
     Event,
@@ -113,6 +115,14 @@ class RecordingHost:
         """Write the event down with what only recovery reads."""
         self.recorded[len(self.events)] = msgspec.json.decode(encode_value(private))
         await self.emit(event)
+
+    async def allow(self, tool: str, call: str, arguments: object, key: str) -> None:
+        """Nobody is there to ask."""
+        raise ToolDeniedError(f"the tool {tool} was not allowed to run", details={"by": "nobody", "reason": "alone"})
+
+    async def recall(self, kind: str, key: str, version: str) -> Recalled:
+        """Nothing was done before."""
+        return Recalled()
 
     async def flush(self) -> None:
         """Everything so far is accepted."""

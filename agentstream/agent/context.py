@@ -8,27 +8,34 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, overload
 
 import anyio
 import anyio.lowlevel
 from typing_extensions import TypeVar
 
-from agentstream.agent import generation, tool_calls
-from agentstream.agent.engine import Call, Engine, File
+from agentstream.agent import asking, generation, tool_calls
+from agentstream.agent.asking import Answered
+from agentstream.agent.engine import Call, Engine, File, Recalled
 from agentstream.agent.keys import Keys, code_version
+from agentstream.agent.schema import decode, result_type
 from agentstream.bus import Document, Emitter, Keeper, Source
 from agentstream.errors import AgentFailedError, AgentStreamError, EmitAfterEnd, InvalidInput, StoreError
 from agentstream.events import Json, StepFailed, StepFinished, StepStarted
 
 if TYPE_CHECKING:
+    from agentstream.agent.asking import Question
     from agentstream.agent.contract import Agent
     from agentstream.agent.generation import Prompt, Reply
+    from agentstream.agent.options import Budget
     from agentstream.agent.tools import Tool
     from agentstream.llm import LLM
+    from agentstream.llm.messages import Message
 
 # Any stands for the task and result types of agents that only their users know.
 __all__ = ("Context", "safe_failure")
+
+_MOST_HISTORY: Final = 1000
 
 _MAX_MESSAGE: Final = 4000
 """Characters of a failure's message: however long it is, the event that ends an invocation must fit."""
@@ -61,6 +68,7 @@ class Context(Emitter):
         self._engine = engine
         self._agent = agent
         self.keys = Keys(key)
+        self._scope = key
 
     # --- facts --------------------------------------------------------------------------------------------------------
     @property
@@ -100,7 +108,7 @@ class Context(Emitter):
         Raises:
             NoModelConfigured: it is not configured.
         """
-        return self._engine.model(self._agent.model)
+        return self._engine.model(self._agent.model, self.inv)
 
     def model(self, name: str = "") -> LLM:
         """A configured model by name; the agent's own without one.
@@ -108,7 +116,7 @@ class Context(Emitter):
         Raises:
             NoModelConfigured: it is not configured.
         """
-        return self._engine.model(name or self._agent.model)
+        return self._engine.model(name or self._agent.model, self.inv)
 
     @property
     def agent_tools(self) -> Sequence[Tool[..., Any]]:
@@ -116,15 +124,18 @@ class Context(Emitter):
         return self._agent.tools
 
     # --- other agents -------------------------------------------------------------------------------------------------
-    async def call(self, agent: Agent[I, O], task: I) -> O:
+    async def call(self, agent: Agent[I, O], task: I, *, budget: Budget | None = None) -> O:
         """Run another agent and wait for its result.
 
+        Args:
+            budget: what it and everything that it calls may spend on models, as a part of what this agent may.
+
         Raises:
-            AgentFailedError: it failed; catch it to go on without.
+            AgentFailedError: it failed; catch it to go on without. `failure` is `budget` where its budget was used up.
         """
         key = self._key(agent, task)
         await self._source.settle()
-        return await self._engine.call(self, agent, task, key)
+        return await self._engine.call(self, agent, task, key, budget)
 
     async def start(self, agent: Agent[I, O], task: I) -> Call[O]:
         """Start another agent beside this one. What is still open when this agent returns is awaited."""
@@ -204,12 +215,16 @@ class Context(Emitter):
         """
         await anyio.lowlevel.checkpoint_if_cancelled()  # an agent that is stopped begins no further step
         step_key = key or self.keys.current.next(name, list(args))
+        version = version or code_version(fn)
+        past = await self.recall("step", step_key, version)
+        if past.done:
+            return decode(result_type(fn), past.value)
         step = self.new_id()
         self._engine.step_began()
         try:
-            await self.emit(StepStarted(step, name=name, key=step_key, version=version or code_version(fn)))
+            await self.emit(StepStarted(step, name=name, key=step_key, version=version, attempt=past.attempt))
             await self.flush()  # accepted before the function runs: each attempt is visible before it acts (P11)
-            with self.keys.within(step_key):
+            with self._engine.step_clock(name), self.keys.within(step_key):
                 result = fn(*args)
                 if inspect.isawaitable(result):
                     result = await result
@@ -226,6 +241,14 @@ class Context(Emitter):
             self._engine.step_ended()
         return result
 
+    async def recall(self, kind: Literal["agent", "step", "tool", "ask"], key: str, version: str) -> Recalled:
+        """What an earlier attempt of the run recorded of a unit of this invocation; library code only.
+
+        Raises:
+            StepChanged: it was recorded by another version of the code.
+        """
+        return await self._engine.recall(kind, self._scope, key, version)
+
     async def tool(self, tool: Tool[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a tool: validated, timed, shown in the stream and recorded.
 
@@ -233,6 +256,52 @@ class Context(Emitter):
             ToolError: the tool failed; `ToolTimeout` where it took too long. InvalidInput: the arguments do not fit.
         """
         return await tool_calls.call_tool(self, tool, args, kwargs)
+
+    # --- people -------------------------------------------------------------------------------------------------------
+    @overload
+    async def ask(self, prompt: str, *, expires: float | None = None) -> str: ...
+    @overload
+    async def ask(self, prompt: str, schema: type[T], *, expires: float | None = None) -> T: ...
+    async def ask(self, prompt: str, schema: type[Any] = str, *, expires: float | None = None) -> Any:
+        """Ask a person and wait for the answer. While it waits the agent takes no place and the run's clocks stand.
+
+        Args:
+            schema: the type of the answer: a pydantic model, dataclass, TypedDict or built-in type; text without it.
+            expires: seconds after which the question is closed; without it the question stays open as long as the run.
+
+        Raises:
+            InputExpiredError: nobody answered in time. InvalidInput: an empty prompt, or a type without a JSON schema.
+        """
+        return await asking.ask(self, prompt, schema, expires)
+
+    async def put_question(self, question: Question) -> Answered:
+        """Ask a person; library code only: `ask` knows types, and tools ask for leave by themselves."""
+        past = await self.recall("ask", question.key, "")
+        if past.done:
+            return Answered(past.value)
+        await self._source.settle()
+        return await self._engine.ask(self, question)
+
+    async def allow(self, tool: str, call: str, arguments: Json, key: str) -> None:
+        """Ask a person for leave to make a tool call; library code only.
+
+        Raises:
+            ToolDeniedError: it was not given.
+        """
+        await asking.allow(self, tool, call, arguments, key)
+
+    async def history(self, limit: int = 50) -> list[Message]:
+        """What was said in the session before this run: the inputs and final outputs of its earlier runs, oldest first.
+
+        Args:
+            limit: the most messages, 1 to 1,000: the newest ones. Each is cut after 32,000 characters.
+
+        Raises:
+            InvalidInput: another limit. StoreDown: the store does not answer.
+        """
+        if not 1 <= limit <= _MOST_HISTORY:
+            raise InvalidInput(f"limit is a number of messages from 1 to {_MOST_HISTORY:,}")
+        return await self._engine.history(limit)
 
     # --- models -------------------------------------------------------------------------------------------------------
     @overload

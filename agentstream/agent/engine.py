@@ -7,19 +7,25 @@ runtime implements them, and an agent never sees more of it than this.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import msgspec
 from typing_extensions import TypeVar
 
+from agentstream.events import Json
+
 if TYPE_CHECKING:
+    from agentstream.agent.asking import Answered, Question
     from agentstream.agent.context import Context
     from agentstream.agent.contract import Agent
-    from agentstream.events import Json, Usage
+    from agentstream.agent.options import Budget
+    from agentstream.events import Usage
     from agentstream.llm import LLM
+    from agentstream.llm.messages import Message
 
-__all__ = ("Call", "Engine", "File")
+__all__ = ("Call", "Engine", "File", "Recalled")
 
 I = TypeVar("I")  # noqa: E741
 O = TypeVar("O")  # noqa: E741
@@ -27,12 +33,29 @@ O_co = TypeVar("O_co", covariant=True)
 
 
 class File(msgspec.Struct, frozen=True):
-    """A file handed in with the run; `path` is readable on this machine while the run lives."""
+    """A file handed in with the run; `path` is readable on this machine while the run lives, `upload` its id if it was
+    uploaded."""
 
     name: str
     path: Path
     mime: str = "application/octet-stream"
     size: int = 0
+    upload: str = ""
+
+
+class Recalled(msgspec.Struct, frozen=True):
+    """What an earlier attempt of the run recorded of a unit (a call, step, tool call or question).
+
+    Attributes:
+        attempt: which attempt at this unit it is. id: as what it was last begun; empty where it is the first.
+        done: it has a result, `value`, and is not done again. failure: code and message of a call that failed.
+    """
+
+    attempt: int = 1
+    id: str = ""
+    done: bool = False
+    value: Json = None
+    failure: tuple[str, str] = ("", "")
 
 
 class Call(Protocol[O_co]):
@@ -94,8 +117,12 @@ class Engine(Protocol):
         """What the starter of the run attached to it."""
         ...
 
-    def model(self, name: str) -> LLM:
-        """The configured model of that name.
+    def step_clock(self, name: str) -> AbstractContextManager[None]:
+        """`with` around a recorded unit; raises `StepTimeout` where it takes longer than the run allows."""
+        ...
+
+    def model(self, name: str, inv: str) -> LLM:
+        """The configured model of that name, as invocation `inv` may use it: within its budget.
 
         Raises:
             NoModelConfigured: there is none; the message names the variable to set.
@@ -110,8 +137,30 @@ class Engine(Protocol):
         """
         ...
 
-    async def call(self, parent: Context, agent: Agent[I, O], task: I, key: str) -> O:
+    async def call(self, parent: Context, agent: Agent[I, O], task: I, key: str, budget: Budget | None = None) -> O:
         """Start and wait; when the caller is cancelled the child is cancelled and awaited first."""
+        ...
+
+    async def recall(
+        self, kind: Literal["agent", "step", "tool", "ask"], within: str, key: str, version: str
+    ) -> Recalled:
+        """What an earlier attempt recorded of this unit of the invocation with key `within`.
+
+        Raises:
+            StepChanged: it was recorded by another version of the code; the run ends.
+        """
+        ...
+
+    async def ask(self, asker: Context, question: Question) -> Answered:
+        """Ask a person and wait; the answer was accepted by the log, and fits.
+
+        Raises:
+            InputExpiredError: nobody answered in time.
+        """
+        ...
+
+    async def history(self, limit: int) -> list[Message]:
+        """The newest `limit` messages of the session's earlier runs, oldest first."""
         ...
 
     def spent(self, usage: Usage) -> None:

@@ -26,6 +26,7 @@ from agentstream.wire.text import clean_json
 
 __all__ = (
     "DoesNotFit",
+    "Form",
     "Parameters",
     "Shape",
     "check_signature",
@@ -120,6 +121,35 @@ def _complaint(error: pydantic.ValidationError) -> str:
     lines = [f"{'.'.join(map(str, problem['loc'])) or 'the value'}: {problem['msg']}" for problem in problems]
     more = [f"… and {len(lines) - _MAX_COMPLAINTS} more"] if len(lines) > _MAX_COMPLAINTS else []
     return "\n".join(lines[:_MAX_COMPLAINTS] + more)
+
+
+class Form(Generic[T]):
+    """The type of an answer that a person gives: a pydantic model, dataclass, TypedDict or built-in type.
+
+    Attributes:
+        schema: of the JSON value that is asked for.
+
+    Raises:
+        InvalidInput: the type has no JSON schema.
+    """
+
+    def __init__(self, type_: type[T]) -> None:
+        try:
+            self._adapter: pydantic.TypeAdapter[T] = _adapter(type_)
+            self.schema: dict[str, Json] = cast("dict[str, Json]", _without_titles(self._adapter.json_schema()))
+        except pydantic.errors.PydanticUserError as error:
+            raise InvalidInput(f"{_name(type_)} has no JSON schema: {_first_line(error)}") from None
+
+    def check(self, value: Json) -> T:
+        """The value as the type.
+
+        Raises:
+            DoesNotFit: it is none.
+        """
+        try:
+            return self._adapter.validate_json(msgspec.json.encode(value))
+        except pydantic.ValidationError as error:
+            raise DoesNotFit(_complaint(error)) from None
 
 
 # --- a function's arguments -------------------------------------------------------------------------------------------

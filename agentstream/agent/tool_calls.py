@@ -14,18 +14,36 @@ import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, Final, Literal, ParamSpec, Protocol, TypeVar, cast
 
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
+from agentstream.agent.engine import Recalled
 from agentstream.agent.keys import Keys
-from agentstream.agent.schema import DoesNotFit, jsonable
+from agentstream.agent.schema import DoesNotFit, decode, jsonable, result_type
 from agentstream.agent.tools import AsyncTool, Tool, ToolContext, ToolEmitter, running
 from agentstream.bus import encode_value
-from agentstream.errors import AgentStreamError, EmitAfterEnd, InvalidInput, StoreError, ToolError, ToolTimeout
-from agentstream.events import Event, Json, ToolCalled, ToolFailed, ToolFinished, ToolProgress, ToolStarted
+from agentstream.errors import (
+    AgentStreamError,
+    EmitAfterEnd,
+    InvalidInput,
+    StoreError,
+    ToolDeniedError,
+    ToolError,
+    ToolTimeout,
+)
+from agentstream.events import (
+    Event,
+    Json,
+    ToolCalled,
+    ToolDenied,
+    ToolFailed,
+    ToolFinished,
+    ToolProgress,
+    ToolStarted,
+)
 from agentstream.llm.messages import Message, ToolCall
 from agentstream.loops import current_loop
 from agentstream.policy import backoff
@@ -65,8 +83,16 @@ class ToolHost(ToolEmitter, Protocol):
         """Return once everything emitted so far was accepted."""
         ...
 
+    async def recall(self, kind: Literal["tool"], key: str, version: str) -> Recalled:
+        """What an earlier attempt of the run recorded of the call."""
+        ...
+
     async def record(self, event: Event, private: object) -> None:
         """Emit with a recorded value beside the line."""
+        ...
+
+    async def allow(self, tool: str, call: str, arguments: Json, key: str) -> None:
+        """Ask a person for leave; raises `ToolDeniedError` where it is not given."""
         ...
 
 
@@ -77,16 +103,20 @@ async def call_tool(ctx: ToolHost, tool: Tool[P, R], args: tuple[object, ...], k
     Raises:
         InvalidInput: they are not this function's arguments. NotSerializable: one has no JSON form.
         ToolError: the tool failed; `details["code"]` says more where an error of this library was the cause.
-        ToolTimeout: no try ended in time.
+        ToolTimeout: no try ended in time. ToolDeniedError: a person did not allow it.
     """
     try:
         bound = tool.parameters.bind(args, kwargs)
     except TypeError as error:
         raise InvalidInput(f"tool {tool.name}: {error}") from None
     arguments = jsonable(bound.arguments)
+    key = ctx.keys.current.next(f"tool:{tool.name}", arguments)
+    past = await ctx.recall("tool", key, tool.version)
+    if past.done:
+        return cast("R", decode(result_type(tool.fn), past.value))
     call = ctx.new_id()
     await ctx.emit(ToolStarted(call, name=tool.name))
-    value, _ = await _perform(ctx, cast("Tool[..., Any]", tool), call, bound, arguments)
+    value, _ = await _perform(ctx, cast("Tool[..., Any]", tool), call, bound, (key, arguments))
     return cast("R", value)
 
 
@@ -123,8 +153,15 @@ async def call_named(
     except _Unusable as error:
         await ctx.emit(ToolFailed(call, code=error.code, message=error.text))
         return _answer(request, f"error: {error.text}")
+    arguments = jsonable(bound.arguments)
+    key = ctx.keys.current.next(f"tool:{tool.name}", arguments)
+    past = await ctx.recall("tool", key, tool.version)
     try:
-        _, value = await _perform(ctx, tool, call, bound, jsonable(bound.arguments))
+        if past.done:  # the call stands in the stream already: it is answered by what was recorded
+            await ctx.emit(ToolFinished(call, result=_shown(past.value)))
+            value = past.value
+        else:
+            _, value = await _perform(ctx, tool, call, bound, (key, arguments))
     except ToolError as error:
         return _answer(request, f"error: {error.detail}")
     return _answer(request, value if isinstance(value, str) else encode_value(value).decode())
@@ -145,20 +182,26 @@ def _answer(request: ToolCall, text: str) -> Message:
 
 # --- the call ---------------------------------------------------------------------------------------------------------
 async def _perform(
-    ctx: ToolHost, tool: Tool[..., Any], call: str, bound: inspect.BoundArguments, arguments: Json
+    ctx: ToolHost, tool: Tool[..., Any], call: str, bound: inspect.BoundArguments, named: tuple[str, Json]
 ) -> tuple[object, Json]:
-    """Call, record and close; returns the value and its JSON form."""
-    key = ctx.keys.current.next(f"tool:{tool.name}", arguments)
+    """Call, record and close; returns the value and its JSON form. `named`: the key and the arguments."""
+    key, arguments = named
     try:
         await ctx.emit(ToolCalled(call, arguments=_shown(arguments), key=key, version=tool.version))
         await ctx.flush()
         with ctx.keys.within(key):
+            if tool.needs_leave(bound):
+                await ctx.allow(tool.name, call, arguments, ctx.keys.current.next("allow"))
             value = await _tries(ctx, tool, call, bound)
         plain = jsonable(value)
         shown, private = await _recorded(ctx, tool, plain)
         await ctx.record(ToolFinished(call, result=shown), private)
         await ctx.flush()
     except (StoreError, EmitAfterEnd):  # the log takes nothing more; whoever ended the invocation closes the call
+        raise
+    except ToolDeniedError as denied:
+        by, reason = (str(denied.details.get(name, "")) for name in ("by", "reason"))
+        await ctx.emit(ToolDenied(call, by=by, reason=reason))
         raise
     except Exception as error:
         failure, code = _failure(tool, error)

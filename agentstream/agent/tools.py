@@ -56,6 +56,7 @@ class Tool(Generic[P, R]):
     Attributes:
         fn: the function itself. name, description: as a model sees them.
         timeout: seconds for one try, None without a limit. retries: further tries after a failure.
+        approve: whether a person must allow each call; a function decides by the call's arguments.
         version: part of the record of each call: a changed one is not taken for the same.
     """
 
@@ -67,6 +68,7 @@ class Tool(Generic[P, R]):
         timeout: float | None = None,
         retries: int = 0,
         version: str = "",
+        approve: bool | Callable[..., bool] = False,
     ) -> None:
         self.fn = fn
         self.name = name or getattr(fn, "__name__", "")
@@ -81,6 +83,7 @@ class Tool(Generic[P, R]):
         check_signature(fn)
         self.timeout = timeout
         self.retries = retries
+        self.approve = approve
         self.version = version or code_version(fn)
         self.description = summary(fn)
         update_wrapper(cast("Callable[..., object]", self), fn, updated=())
@@ -97,6 +100,12 @@ class Tool(Generic[P, R]):
             InvalidInput: an annotation has no schema; the message says which.
         """
         return Parameters(self.fn)
+
+    def needs_leave(self, bound: inspect.BoundArguments) -> bool:
+        """Whether a person must allow this call."""
+        if isinstance(self.approve, bool):
+            return self.approve
+        return bool(self.approve(*bound.args, **bound.kwargs))
 
     @property
     def spec(self) -> ToolSpec:
@@ -139,7 +148,14 @@ def tool(  # type: ignore[overload-overlap]  # pyright: ignore[reportOverlapping
 @overload
 def tool(fn: Callable[P, R], /) -> SyncTool[P, R]: ...
 @overload
-def tool(*, name: str = "", timeout: float | None = None, retries: int = 0, version: str = "") -> _Decorator: ...
+def tool(
+    *,
+    name: str = "",
+    timeout: float | None = None,
+    retries: int = 0,
+    version: str = "",
+    approve: bool | Callable[..., bool] = False,
+) -> _Decorator: ...
 def tool(
     fn: Callable[..., Any] | None = None,  # Any: the overloads say it
     /,
@@ -148,8 +164,9 @@ def tool(
     timeout: float | None = None,
     retries: int = 0,
     version: str = "",
+    approve: bool | Callable[..., bool] = False,
 ) -> object:
-    """Make a tool of a function: `@tool`, or `@tool(name=…, timeout=…, retries=…)`.
+    """Make a tool of a function: `@tool`, or `@tool(name=…, timeout=…, retries=…, approve=…)`.
 
     The description is the docstring up to its first section; arguments are described by `Annotated[…, Field(…)]` or the
     docstring's `Args:`. A plain function runs in a worker thread, which cannot be ended from outside: on a timeout it
@@ -160,18 +177,28 @@ def tool(
         timeout: seconds for one try.
         retries: further tries after a timeout or an exception; a `ToolError` is final.
         version: changes when calls made before should not count as the same; a digest of the code otherwise.
+        approve: True asks a person before each call; a function with the tool's own arguments says which calls need it.
 
     Raises:
         InvalidInput: a name that models do not take, or a signature that cannot be called by name.
     """
-    make = partial(_make, name=name, timeout=timeout, retries=retries, version=version)
+    make = partial(_make, name=name, timeout=timeout, retries=retries, version=version, approve=approve)
     return make if fn is None else make(fn)
 
 
-def _make(fn: Callable[..., Any], *, name: str, timeout: float | None, retries: int, version: str) -> Tool[..., Any]:
+def _make(
+    fn: Callable[..., Any],
+    *,
+    name: str,
+    timeout: float | None,
+    retries: int,
+    version: str,
+    approve: bool | Callable[..., bool],
+) -> Tool[..., Any]:
     is_async = inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
     class_ = AsyncTool if is_async else SyncTool
-    return cast("Tool[..., Any]", class_(fn, name=name, timeout=timeout, retries=retries, version=version))
+    made: Tool[..., Any] = class_(fn, name=name, timeout=timeout, retries=retries, version=version, approve=approve)
+    return made
 
 
 # --- from inside ------------------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from agentstream.answer.frames import Framer, Pieces
 from agentstream.errors import AgentStreamError
 from agentstream.events import Reset
 from agentstream.loops import Wake, current_loop
-from agentstream.stream import LogReader, Page
+from agentstream.stream import Audience, LogReader, Page, Seat
 
 __all__ = ("AnswerOptions", "Connection", "Ending", "retry_later")
 
@@ -74,6 +74,7 @@ class Connection:
         receive, send: the server's.
         options: heartbeat and send timeout.
         drain: ends the stream when it is switched on.
+        audience: where this reader is counted, and how far it is.
     """
 
     def __init__(
@@ -85,7 +86,10 @@ class Connection:
         *,
         options: AnswerOptions,
         drain: DrainSwitch,
+        audience: Audience | None = None,
     ) -> None:
+        self._audience = audience
+        self._seat: Seat | None = None
         self._reader = reader
         self._framer = framer
         self._receive = receive
@@ -115,10 +119,14 @@ class Connection:
                 group.start_soon(self._watch)
                 group.start_soon(self._guard)
                 leave = self._drain.listen(self._on_drain)
+                if self._audience is not None:
+                    self._seat = self._audience.join(self._stall)
                 try:
                     await self._talk(start, opening)
                 finally:
                     leave()
+                    if self._seat is not None:
+                        self._seat.leave()
                     group.cancel_scope.cancel()
         except ExceptionGroup as several:
             raise _first_of(several) from several
@@ -143,6 +151,8 @@ class Connection:
         for piece in opening:
             await self._give({"type": "http.response.body", "body": piece, "more_body": True})
         while self._cut is None:
+            if self._seat is not None:
+                self._seat.reached(self._reader.after)  # it was sent, or filtered away
             page = self._reader.ready(_PAGE_BYTES) or await self._wait()
             if page is None:
                 return

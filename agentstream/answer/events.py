@@ -28,7 +28,7 @@ from agentstream.errors import AgentStreamError, Overloaded, RunUnknown, StoreDo
 from agentstream.events import UpToDate
 from agentstream.ids import Cursor, is_run_id
 from agentstream.ports import EventLog
-from agentstream.stream import LogReader, Start, open_reader
+from agentstream.stream import Audience, LogReader, Start, open_reader
 
 __all__ = ("EventStreamAnswer",)
 
@@ -60,9 +60,10 @@ class EventStreamAnswer:
         frames: framed pages, shared with the other answers.
         options: heartbeat and send timeout.
         location: path of the run's events, sent as `Content-Location`.
+        audience: where its reader is counted while it is there.
     """
 
-    __slots__ = ("_drain", "_frames", "_headers", "_log", "_options", "_run")
+    __slots__ = ("_audience", "_drain", "_frames", "_headers", "_log", "_options", "_run")
 
     def __init__(
         self,
@@ -73,7 +74,9 @@ class EventStreamAnswer:
         frames: FrameCache | None = None,
         options: AnswerOptions | None = None,
         location: str = "",
+        audience: Audience | None = None,
     ) -> None:
+        self._audience = audience
         self._log = log
         self._run = run
         self._drain = drain or DrainSwitch()
@@ -118,7 +121,12 @@ class EventStreamAnswer:
         scope, receive, send = asgi
         if scope["method"] == "HEAD":
             asked = msgspec.structs.replace(asked, wait=0.0)
-        document = await Poll(reader, start, asked).collect(receive, self._drain)
+        seat = self._audience.join() if self._audience is not None else None
+        try:
+            document = await Poll(reader, start, asked).collect(receive, self._drain)
+        finally:
+            if seat is not None:
+                seat.leave()
         if document is not None:
             await send_whole(scope, send, 200, (*_JSON, *self._headers, _resume(self._run, start)), document)
 
@@ -133,7 +141,8 @@ class EventStreamAnswer:
             await self._come_back(scope, send, "draining")
         else:
             framer = Framer(asked.view, batch=asked.batch, cache=self._frames)
-            connection = Connection(reader, framer, receive, send, options=self._options, drain=self._drain)
+            options, drain, audience = self._options, self._drain, self._audience
+            connection = Connection(reader, framer, receive, send, options=options, drain=drain, audience=audience)
             try:
                 ending = await connection.run(_start(headers), _opening(framer, reader, start))
             except BaseException:

@@ -222,6 +222,24 @@ class Emitter:
             extra = msgspec.structs.replace(extra or Extra(), bare=True)
         return self._source.put(form.line, encode_event(event)[form.cut :], extra)
 
+    def open_reserved(self, id_: str, event: Event, closes: Event) -> Awaitable[None] | None:
+        """As `put_reserved`, for what must be closed: `closes` is emitted if the invocation ends before."""
+        return self._put_reserved_with(partial(self._open.__setitem__, id_, closes), event)
+
+    def close_reserved(self, id_: str, event: Event, extra: Extra | None = None) -> Awaitable[None] | None:
+        """As `put_reserved`, for what closes `id_`."""
+        return self._put_reserved_with(partial(self._open.pop, id_, None), event, extra)
+
+    def adopt(self, id_: str, closes: Event) -> None:
+        """Close what an earlier attempt opened, if this invocation ends before it does."""
+        self._open[id_] = closes
+
+    def _put_reserved_with(
+        self, hook: Callable[[], object], event: Event, extra: Extra | None = None
+    ) -> Awaitable[None] | None:
+        form = _form(type(event), self.agent, self.inv)
+        return self._source.put_with(hook, form.line, encode_event(event)[form.cut :], extra)
+
     async def _put_state(self, ops: tuple[dict[str, object], ...], change: Callable[[], None]) -> None:
         """Change the document when the event gets its number: both then have one order, whoever else changes it."""
         form = self._forms[StateDelta]
@@ -262,7 +280,7 @@ class Emitter:
         """Close this block, call or step without waiting, if it is open: who opened it was cancelled."""
         event = self._open.pop(id_, None)
         if event is not None:
-            form = self._forms[type(event)]
+            form = _form(type(event), self.agent, self.inv)
             self._source.put_closing(form.line, encode_event(event)[form.cut :])
 
     def finish(self, event: Event, extra: Extra | None = None) -> Awaitable[None] | None:

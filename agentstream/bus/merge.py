@@ -69,6 +69,7 @@ class MergeBus:
         append: takes a chunk and returns when it was accepted; what it raises ends the bus.
         capacity: events that may wait; raised to the number of sources (below it every emit would park).
         last: the log's last seq.
+        gate: awaited before what waits is taken. With one the bus has no room: every emit waits until it is taken.
     """
 
     def __init__(
@@ -80,9 +81,12 @@ class MergeBus:
         last: int = 0,
         reassembler: Reassembler | None = None,
         clock: Clock = SYSTEM_CLOCK,
+        gate: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._append = append
-        self._capacity = self._room = capacity
+        self._gate = gate
+        self._capacity = capacity
+        self._room = capacity if gate is None else 0
         self._max_bytes = max_bytes
         self._light = 0
         self._clock = clock
@@ -214,6 +218,8 @@ class MergeBus:
                     self._wake = loop.wake()
                     await self._wait()
                 continue
+            if self._gate is not None:
+                await self._gate()
             await self._pass_on(*self._take())
 
     async def _wait(self) -> None:
@@ -234,7 +240,7 @@ class MergeBus:
             batch += self._overflow
             self._overflow = []
         self._heavy = 0
-        self._room = self._capacity
+        self._room = self._capacity if self._gate is None else 0
         self._taken += len(batch)
         if self._drained:
             drained, self._drained = self._drained, []

@@ -56,7 +56,7 @@ class Draft:
         done: Callable[[], None],
         *,
         extra: Extra | None = None,
-        hook: Callable[[], None] | None = None,
+        hook: Callable[[], object] | None = None,
     ) -> None:
         self.form = form
         self.rest = rest
@@ -137,7 +137,7 @@ class Source:
         return self._park((self._lane, n, form, rest, None))
 
     def put_with(
-        self, hook: Callable[[], None], form: bytes, rest: bytes, extra: Extra | None = None
+        self, hook: Callable[[], object], form: bytes, rest: bytes, extra: Extra | None = None
     ) -> Awaitable[None] | None:
         """As `put`, with something that must happen exactly if and when the event gets its number.
 
@@ -291,7 +291,9 @@ class Source:
         bus._parkers.append(self)
         return wake
 
-    async def _put_later(self, form: bytes, rest: bytes, extra: Extra | None, hook: Callable[[], None] | None) -> None:
+    async def _put_later(
+        self, form: bytes, rest: bytes, extra: Extra | None, hook: Callable[[], object] | None
+    ) -> None:
         """Wait in line with the threads, so that nobody starves; who is cancelled before the number has not emitted."""
         wake = self._bus._loop.wake()
         draft = Draft(form, rest, wake.set, extra=extra, hook=hook)

@@ -89,9 +89,20 @@ class LivePrinter:
             self._live.refresh()
 
     def notice(self, text: str) -> None:
-        """Show `text` in the last line, in place of the last notice; empty takes it away."""
+        """Show `text` in the last line, in place of the last notice; empty takes it away. While paused it is a line."""
+        if not self._live.is_started:
+            self._console.print(Text(text, "yellow"))
+            return
         self._notice = text
         self.refresh()
+
+    def pause(self) -> None:
+        """Take away what is under way: somebody types."""
+        self._live.stop()
+
+    def go_on(self) -> None:
+        """Draw it again."""
+        self._live.start()
 
     # --- what stays ---------------------------------------------------------------------------------------------------
     def show(self, item: Item, place: str = "") -> None:

@@ -51,6 +51,14 @@ class Printer(Protocol):
         """Say something that is not of the run."""
         ...
 
+    def pause(self) -> None:
+        """Redraw nothing: somebody types. What is said meanwhile is printed as lines."""
+        ...
+
+    def go_on(self) -> None:
+        """Redraw again."""
+        ...
+
     def finish(self, files: Sequence[tuple[str, str]], hints: Sequence[tuple[str, str]]) -> None:
         """Print how it ended. `files`: kind and place of what was kept; `hints`: what can be done next, and how."""
         ...
@@ -99,6 +107,12 @@ class PlainPrinter:
         """One line beside the output."""
         self._errors.write(f"{text}\n")
         self._errors.flush()
+
+    def pause(self) -> None:
+        """Nothing is redrawn here."""
+
+    def go_on(self) -> None:
+        """Nothing is redrawn here."""
 
     def show(self, item: Item, place: str = "") -> None:
         """Print an item."""

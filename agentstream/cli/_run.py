@@ -16,12 +16,13 @@ import anyio
 import msgspec
 
 from agentstream.agent import RunOptions
+from agentstream.cli._asking import Desk, Lines
 from agentstream.cli._board import Item
 from agentstream.cli._files import Folder, data_in
 from agentstream.cli._printer import Printer, ending
 from agentstream.cli._terminal import Exit, Interrupts, command_name, printer
 from agentstream.errors import AgentStreamError, InvalidInput
-from agentstream.events import ArtifactCreated
+from agentstream.events import ArtifactCreated, InputRequested
 from agentstream.ports import Store
 from agentstream.runtime import Run, Runtime
 from agentstream.runtime.teams import AnyTeam, load_team
@@ -149,11 +150,16 @@ async def _show(run: Run[Any], store: Store, view: Printer, folder: Folder, aske
             data = blob.data if blob is not None else b""
         return str(folder.keep(artifact, data))
 
+    desk = Desk(run, Lines(), view.notice)
     with view:
         async with run.events() as events:
             async for event in events:
                 for item in view.board.take(event):
                     await follow(view, item, place)
+                if isinstance(event, InputRequested):
+                    view.pause()
+                    await desk.ask(event)
+                    view.go_on()
     hints = [("page", f"{command_name()} serve {asked.team}")] if ending(view.board)[0] == "finished" else []
     view.finish([(kind, str(path)) for kind, path in folder.files], hints)
 

@@ -128,6 +128,7 @@ class Client:
         key: str | None = None,
         files: Sequence[str | Path] = (),
         options: RunOptions | None = None,
+        session: str = "",
     ) -> RemoteRun[O]: ...
     @overload
     async def start(
@@ -139,6 +140,7 @@ class Client:
         key: str | None = None,
         files: Sequence[str | Path] = (),
         options: RunOptions | None = None,
+        session: str = "",
     ) -> RemoteRun[Json]: ...
     async def start(
         self,
@@ -149,6 +151,7 @@ class Client:
         key: str | None = None,
         files: Sequence[str | Path] = (),
         options: RunOptions | None = None,
+        session: str = "",
     ) -> RemoteRun[Any]:
         """Start a run on the server; returns once its `run.started` was accepted there.
 
@@ -158,9 +161,10 @@ class Client:
             key: idempotency key: the same key within 24 h gives the run that it made before. Without one the request
                 has a key of its own, so that a repeated request never starts a second run.
             files: paths on this machine; they are uploaded first.
+            session: runs of one session follow each other and know what was said before.
 
         Raises:
-            UnknownTeam, InvalidInput, KeyReused, Overloaded, …: as the server says.
+            UnknownTeam, InvalidInput, KeyReused, Overloaded, SessionBusy, …: as the server says.
             InvalidInput: a file is not there, or too large.
         """
         name = team if isinstance(team, str) else team.name
@@ -170,6 +174,8 @@ class Client:
         body: dict[str, object] = {"team": name, "input": msgspec.Raw(encode_value(input))}
         if files:
             body["files"] = [await self._upload(Path(path)) for path in files]
+        if session:
+            body["session"] = session
         if options is not None:
             body["options"] = options.model_dump(mode="json", exclude_unset=True)
         headers = {"content-type": "application/json", "idempotency-key": key}

@@ -13,6 +13,7 @@ from typing import Final, Generic, Literal, Self, cast
 import msgspec
 from typing_extensions import TypeVar
 
+from agentstream.bus import encode_value
 from agentstream.client._events import RemoteEvents, lost
 from agentstream.client._http import Door, Refused
 from agentstream.errors import InvalidInput, RunFailedError, RunLost, RunStoppedError, WireError
@@ -105,6 +106,24 @@ class RemoteRun(Generic[R]):
         if reason:
             body["reason"] = reason[:_MOST_REASON]
         await self._ask("POST", "/stop", msgspec.json.encode(body))
+
+    async def answer(self, request: str, value: object, *, by: str = "") -> None:
+        """Answer a question of the run; returns when the answer was left for it. The first answer counts.
+
+        A request that had to be repeated may find its own answer: `InputAnswered` then says so, too.
+
+        Args:
+            request: the question's id: of `input.requested`, or in `(await run.state()).asks`.
+            value: what its schema asks for. For an approval: True, False, or `{"approved": False, "reason": "…"}`.
+            by: who answers; it stands in the log.
+
+        Raises:
+            InputUnknown: the run asked no such question. InputAnswered: it was answered before.
+            InputExpiredError: it is closed. InvalidInput: the value does not fit its schema.
+            RunLost: the run is not there any more.
+        """
+        body = {"request": request, "value": msgspec.Raw(encode_value(value)), **({"by": by} if by else {})}
+        await self._ask("POST", "/input", msgspec.json.encode(body))
 
     async def state(self) -> RunState:
         """What the run amounts to now.

@@ -5,7 +5,7 @@ starts tasks for runs; it does not know routes or pages.
 """
 
 from agentstream.runtime.bare import Bus
-from agentstream.runtime.options import RuntimeOptions
+from agentstream.runtime.options import Retention, RuntimeOptions
 from agentstream.runtime.produce import Produce, sse
 from agentstream.runtime.run import Run, RunText
 from agentstream.runtime.runtime import Lifespan, Runtime, RuntimeStatistics
@@ -15,6 +15,7 @@ __all__ = (
     "Bus",
     "Lifespan",
     "Produce",
+    "Retention",
     "Run",
     "RunText",
     "Runtime",

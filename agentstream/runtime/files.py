@@ -67,7 +67,7 @@ async def uploaded_file(store: Store, owner: str, id_: str, folder: Path) -> Fil
     path = anyio.Path(folder / f"{blob.id}{suffix if suffix.isascii() and suffix[1:].isalnum() else ''}")
     if not await path.exists():
         await path.write_bytes(blob.data)
-    return File(blob.name, Path(path), blob.mime, len(blob.data))
+    return File(blob.name, Path(path), blob.mime, len(blob.data), upload=id_)
 
 
 def local_files(paths: Sequence[str | Path | File]) -> list[File]:

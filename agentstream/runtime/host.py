@@ -22,13 +22,15 @@ from agentstream.llm import LLM
 from agentstream.ports import Lease, Store
 from agentstream.runtime.execution import Execution, Ticket
 from agentstream.runtime.options import RuntimeOptions
-from agentstream.stream import RunState
+from agentstream.runtime.takeover import Takeover
+from agentstream.stream import Audience, RunState
 
 # Any stands for the task and result types of agents that only their users know.
 __all__ = ("Host",)
 
 _log = logging.getLogger("agentstream.runtime")
 
+_MOST_HALTED: Final = 1000
 _SHUT_DOWN: Final = "the server shut down"
 
 
@@ -37,6 +39,7 @@ class Host:
 
     Attributes:
         abandoned: agents that were given up and whose tasks may still be there.
+        halted: the attempts of runs that lost their store here, newest last; at most a thousand.
         work: a folder of this process for files of its runs.
     """
 
@@ -58,6 +61,7 @@ class Host:
         self.name = name
         self.abandoned = 0
         self.draining = False
+        self.teams: Mapping[str, Team[Any, Any]] = {}  # by name: runs of these are gone on with after a crash
         self._models = models
         self._group = group
         # Not a limiter: runs get their places in the order of their starts, and trio runs new tasks in any order.
@@ -65,6 +69,7 @@ class Host:
         self._working: set[Execution] = set()
         self._runs: dict[str, tuple[Execution, anyio.CancelScope]] = {}
         self._admitted = 0
+        self.halted: dict[str, int] = {}
 
     # --- for executions -----------------------------------------------------------------------------------------------
     def model(self, name: str) -> LLM:
@@ -102,8 +107,14 @@ class Host:
             self._admitted -= 1
             if execution in self._working:
                 self._working.remove(execution)
-            else:
+            elif execution in self._line:  # else it still waits for its session's turn
                 self._line.remove(execution)
+            self._give_places()
+
+    def line_up(self, execution: Execution) -> None:
+        """Let it work as soon as there is a place."""
+        if not execution.has_left:
+            self._line.append(execution)
             self._give_places()
 
     def _give_places(self) -> None:
@@ -123,6 +134,9 @@ class Host:
         """
         if self.draining:
             raise Overloaded("this server is shutting down and takes no new runs")
+        most = self.options.max_detached
+        if most is not None and (detached := self.detached) >= most:
+            raise Overloaded(f"{detached} runs have no reader, the most that are taken: try again later")
         waiting = max(0, self._admitted - self.options.max_runs)
         if self._admitted >= self.options.max_runs and waiting >= self.options.max_waiting:
             raise Overloaded(
@@ -136,18 +150,35 @@ class Host:
         """The run that was let in does not come: it could not be created, or was there before."""
         self._admitted -= 1
 
-    def execute(self, ticket: Ticket, team: Team[Any, Any], task: object, first: RunState) -> None:
+    @property
+    def can_resume(self) -> bool:
+        """Whether runs of the store outlive their process."""
+        return self.store.level != "memory"
+
+    @property
+    def has_place(self) -> bool:
+        """Whether a run would work at once."""
+        return self._admitted < self.options.max_runs and not self.draining
+
+    def resume(self, ticket: Ticket, team: Team[Any, Any], task: object, first: RunState, taken: Takeover) -> None:
+        """Go on with a run whose worker is gone, under the lease that was taken for it."""
+        self._admitted += 1
+        self.execute(ticket, team, task, first, taken)
+
+    def execute(
+        self, ticket: Ticket, team: Team[Any, Any], task: object, first: RunState, taken: Takeover | None = None
+    ) -> None:
         """Run it to its end in tasks of the group; its agents work as soon as there is a place."""
-        execution = Execution(self, ticket, team, task, first)
+        execution = Execution(self, ticket, team, task, first, taken)
         scope = anyio.CancelScope()
         self._runs[ticket.run] = execution, scope
-        self._line.append(execution)
-        self._give_places()
+        if not ticket.session:  # a run of a session lines up when those before it have ended, so that it blocks nobody
+            self.line_up(execution)
 
         async def main() -> None:
             try:
                 with scope:
-                    lease = await self._take(ticket.run)
+                    lease = taken.lease if taken is not None else await self._take(ticket.run)
                     if lease is not None:
                         await execution.main(lease)
             finally:
@@ -157,12 +188,28 @@ class Host:
 
         self.spawn(main)
         if self.draining:  # it was let in before
-            execution.stop("shutdown", _SHUT_DOWN)
+            execution.shut_down(_SHUT_DOWN)
 
     def running(self, run: str) -> Execution | None:
         """The execution of `run`, if it is in this process."""
         found = self._runs.get(run)
         return found[0] if found is not None else None
+
+    def halt(self, run: str, attempt: int) -> None:
+        """This attempt of the run lost its store: it does nothing more here, and says so until somebody goes on."""
+        self.halted[run] = attempt
+        if len(self.halted) > _MOST_HALTED:
+            del self.halted[next(iter(self.halted))]
+
+    def audience(self, run: str) -> Audience | None:
+        """The readers of `run`, if it is executed in this process."""
+        found = self.running(run)
+        return found.limits.audience if found is not None else None
+
+    @property
+    def detached(self) -> int:
+        """Runs in this process that nobody reads."""
+        return sum(not execution.limits.audience.present for execution, _ in self._runs.values())
 
     @property
     def count(self) -> int:
@@ -178,7 +225,8 @@ class Host:
                 await self.drain(0)
 
     async def drain(self, grace: float) -> None:
-        """Take no new runs, wait `grace` seconds for those there are, then stop the rest with cause `shutdown`.
+        """Take no new runs, wait `grace` seconds for those there are, then leave the rest to the next process; where
+        that is not possible they are stopped with cause `shutdown`.
 
         Bounds: `grace` and four stop graces; what has not ended then is cut, and ended by whoever finds it.
         """
@@ -186,7 +234,7 @@ class Host:
         with anyio.move_on_after(grace):
             await self._empty()
         for execution, _ in list(self._runs.values()):
-            execution.stop("shutdown", _SHUT_DOWN)
+            execution.shut_down(_SHUT_DOWN)
         with anyio.move_on_after(3 * self.options.stop_grace):
             await self._empty()
         for execution, scope in list(self._runs.values()):

@@ -18,7 +18,7 @@ import anyio
 import msgspec
 from typing_extensions import TypeVar
 
-from agentstream.agent import Agent, Context, safe_failure
+from agentstream.agent import Agent, Context, Recalled, safe_failure
 from agentstream.errors import AgentFailedError, AgentStreamError
 from agentstream.events import AgentFailed, AgentFinished, AgentStarted, Event
 from agentstream.order import Extra
@@ -193,14 +193,15 @@ class Invocation(Generic[I, O]):
         return None
 
     # --- inside -------------------------------------------------------------------------------------------------------
-    def announce(self, task: msgspec.Raw, key: str, version: str) -> Awaitable[None] | None:
+    def announce(self, task: msgspec.Raw, key: str, version: str, past: Recalled) -> Awaitable[None] | None:
         """Emit `agent.started`; returns what to await until it was taken, if anything.
 
         Raises:
             EmitAfterEnd: the run has ended.
         """
         parent = self.parent
-        started = AgentStarted(parent.inv if parent else "", role=self._ctx.role, task=task, key=key, version=version)
+        caller, role = parent.inv if parent else "", self._ctx.role
+        started = AgentStarted(caller, role, task, past.attempt, past.id, key=key, version=version)
         waiting = self._ctx.put_reserved(started)
         if parent is not None:
             parent.children[self] = None

@@ -1,208 +1,168 @@
-"""Runs whose worker died: ended here in one terminal event, with everything open closed before it.
+"""Runs without a writer: gone on with by a process that has their team, ended by one that knows nobody can.
 
-What comes in: running runs that nobody holds, or whose writer here lost its store. What goes out: the ends of what was
-open, then `run.failed`, with code `worker_lost`, `store` or `log_full`. It does not know teams or agents: going on with
-the work is not its business.
+What comes in: running runs that nobody holds. What goes out: executions that take them up where their log ends, or
+`run.failed` with the reason. It does not know what a run did: the ledger of its log says so.
+
+| who finds the run | what happens |
+|---|---|
+| has its team in its version | goes on with it, as the next attempt |
+| has its team in another version | ends it after a lease: `team_changed`; the old version may be alive elsewhere |
+| does not have its team | leaves it for `orphan_after` seconds to those that do, then ends it: `worker_lost` |
+| anybody, where nobody could: a store in memory, a team without a name, attempts used up | ends it: `worker_lost` |
 """
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 import anyio
+import pydantic
 
-from agentstream.bus import Document, Emitter, MergeBus
 from agentstream.errors import AgentStreamError, StoreError
-from agentstream.events import (
-    AgentFailed,
-    AgentFinished,
-    AgentStarted,
-    AnyEvent,
-    Event,
-    RunFailed,
-    StepFailed,
-    StepFinished,
-    StepStarted,
-    TextFinished,
-    TextStarted,
-    ThinkingFinished,
-    ThinkingStarted,
-    ToolDenied,
-    ToolFailed,
-    ToolFinished,
-    ToolStarted,
-)
-from agentstream.order import Extra, Reassembler
-from agentstream.ports import Lease, Store
-from agentstream.runtime.writer import Writer
-from agentstream.stream import StateKeeper, load_state
-from agentstream.wire import decode_event
+from agentstream.events import RunFailed
+from agentstream.ports import Lease, RunRow
+from agentstream.runtime.lost import end_lost
+from agentstream.runtime.origin import Origin, read_origin, restore
+from agentstream.runtime.replay import WORKER_LOST, Ledger
+from agentstream.runtime.takeover import Takeover, read_ledger
+from agentstream.stream import load_state
 
 if TYPE_CHECKING:
+    from agentstream.runtime.execution import Ticket
     from agentstream.runtime.host import Host
 
-__all__ = ("Open", "end_lost", "look_for_orphans")
+__all__ = ("Recovery",)
 
 _log = logging.getLogger("agentstream.runtime")
 
-_AT_ONCE: Final = 16
-_MESSAGE: Final = "the process that ran it ended before it did"
-_NO_BOUND: Final = 2**40
-"""Bytes. What closes a run is handed in at once; its size follows from what was open."""
+_AT_ONCE: Final = 1000
+"""Runs looked at in one round; those of teams that are not here must not hide the others."""
 
-_Closing: TypeAlias = type[TextFinished | ThinkingFinished | ToolFailed | StepFailed]
-
-
-class Open:
-    """What is open at a log's end: invocations, with their last number, and what each of them opened and did not
-    close."""
-
-    def __init__(self) -> None:
-        self.numbers: dict[str, int] = {}
-        self.invocations: dict[str, str] = {}  # inv → agent
-        self.things: dict[str, dict[str, _Closing]] = {}  # inv → id → what closes it
-
-    @property
-    def count(self) -> int:
-        """How many events close all of it."""
-        return len(self.invocations) + sum(map(len, self.things.values()))
-
-    def see(self, event: AnyEvent) -> None:  # noqa: C901  (a table: one short case a kind of event)
-        """Take the next event of the log."""
-        if event.inv:
-            self.numbers[event.inv] = max(self.numbers.get(event.inv, 0), event.agent_seq)
-        things = self.things.setdefault(event.inv, {})
-        match event:
-            case AgentStarted():
-                self.invocations[event.inv] = event.agent
-            case AgentFinished() | AgentFailed():
-                self.invocations.pop(event.inv, None)
-                self.things.pop(event.inv, None)
-            case TextStarted(block=id_):
-                things[id_] = TextFinished
-            case ThinkingStarted(block=id_):
-                things[id_] = ThinkingFinished
-            case ToolStarted(call=id_):
-                things[id_] = ToolFailed
-            case StepStarted(step=id_):
-                things[id_] = StepFailed
-            case TextFinished(block=id_) | ThinkingFinished(block=id_):
-                things.pop(id_, None)
-            case ToolFinished(call=id_) | ToolFailed(call=id_) | ToolDenied(call=id_):
-                things.pop(id_, None)
-            case StepFinished(step=id_) | StepFailed(step=id_):
-                things.pop(id_, None)
-            case _:
-                pass
+_GONE: Final = "the process that ran it ended before it did"
+_MOST_SEEN: Final = 10_000
 
 
-async def look_for_orphans(host: Host) -> None:
-    """Every `poll` seconds, end runs that nobody writes to; until cancelled."""
-    while True:
+class Recovery:
+    """Looks for runs without a writer, for one host."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._seen: dict[str, float] = {}  # when a run that others may go on with was first found without a writer
+        self._due: dict[str, float] = {}  # when such a run is ended here
+
+    async def look(self) -> None:
+        """Every `poll` seconds, until cancelled."""
+        host = self._host
+        while True:
+            try:
+                found = await host.store.free(_AT_ONCE)
+            except StoreError as error:
+                _log.warning("looking for runs without a worker: %s", error)
+                found = []
+            self._forget(found)
+            for run in found:
+                if host.running(run) is None and not host.draining and host.clock.monotonic() >= self._due.get(run, 0):
+                    await self._take_care(run)
+            await anyio.sleep(host.options.poll)
+
+    def _forget(self, found: list[str]) -> None:
+        """A run that somebody held meanwhile begins to wait anew."""
+        if len(found) < _AT_ONCE or len(self._seen) > _MOST_SEEN:
+            kept = frozenset(found)
+            self._seen = {run: since for run, since in self._seen.items() if run in kept}
+            self._due = {run: due for run, due in self._due.items() if run in kept}
+
+    async def _take_care(self, run: str) -> None:
         try:
-            found = await host.store.free(_AT_ONCE)
-        except StoreError as error:
-            _log.warning("looking for runs without a worker: %s", error)
-            found = []
-        for run in found:
-            if host.running(run) is None:
-                await _end_orphan(host, run)
-        await anyio.sleep(host.options.poll)
+            row = await self._host.store.row(run)
+            if row is not None and await self._is_orphan(row):
+                with anyio.move_on_after(self._host.options.lease):  # it is not renewed here
+                    await self._decide(row)
+                    return
+                _log.error("run %s has no worker and could not be ended: the store does not answer", run)
+        except AgentStreamError as error:
+            _log.error("run %s has no worker and could not be ended (%s): %s", run, error.code, error)
+        except Exception:  # noqa: BLE001  (one run that cannot be read must not harm the others)
+            _log.exception("run %s has no worker and could not be ended", run)
 
+    async def _is_orphan(self, row: RunRow) -> bool:
+        """A run of epoch 0 was created a moment ago and is about to be taken by whoever made it."""
+        host = self._host
+        tail = await host.store.tail(row.run)
+        young = host.clock.wall_ms() - row.facts.created < host.options.lease * 1000
+        return not tail.ended and (tail.epoch > 0 or not young)
 
-async def _end_orphan(host: Host, run: str) -> None:
-    try:
-        if await _is_orphan(host, run):
-            _log.warning("run %s: its worker died; ending it", run)
-            with anyio.move_on_after(host.options.lease):  # it is not renewed here
-                # Under another name than the host's own: what it began to execute a moment ago is held by it.
-                await end_lost(host, run, RunFailed("worker_lost", _MESSAGE, retryable=True), f"{host.name}/recovery")
+    async def _decide(self, row: RunRow) -> None:
+        host, run = self._host, row.run
+        ledger = Ledger()
+        for chunk in await host.store.read(run, 0, max_bytes=1):
+            ledger.take(chunk)
+        origin = read_origin(ledger.origin)
+        if origin is None or not origin.registered or not host.can_resume:
+            await self._end(run, WORKER_LOST, _GONE)
+            return
+        team = host.teams.get(row.facts.team)
+        if team is None:
+            if self._is_due(run, host.options.orphan_after):
+                await self._end(run, WORKER_LOST, f"{_GONE}, and no process that has its team came for it")
+        elif team.version != origin.version:
+            if self._is_due(run, host.options.lease):
+                changed = f"it was started by version {origin.version!r} of its team, and here is {team.version!r}"
+                await self._end(run, "team_changed", f"{changed}: a run is never continued by another version")
+        else:
+            await self._go_on(row, ledger, origin)
+
+    def _is_due(self, run: str, seconds: float) -> bool:
+        """Whether the run was left to others for so long."""
+        now = self._host.clock.monotonic()
+        self._due[run] = self._seen.setdefault(run, now) + seconds
+        return now >= self._due[run]
+
+    async def _go_on(self, row: RunRow, ledger: Ledger, origin: Origin) -> None:
+        host, run = self._host, row.run
+        if not host.has_place:
+            return  # another process may have one; else the next look
+        await read_ledger(host.store, run, ledger)
+        team = host.teams[row.facts.team]
+        try:
+            ticket, task = await restore(host.store, host.work, row, origin, team)
+        except (AgentStreamError, pydantic.ValidationError) as error:
+            if isinstance(error, StoreError):
+                raise
+            told = error.detail if isinstance(error, AgentStreamError) else "its options are of another version"
+            await self._end(run, "not_resumable", f"{_GONE}, and it cannot be started again: {told}")
+            return
+        if ledger.losses + 1 >= ticket.options.attempts and not ledger.handed_over:
+            await self._end(run, WORKER_LOST, f"{_GONE}; that was attempt {ledger.attempt}, and no further one is made")
+            return
+        # Under another name than the host's own: what it began to execute a moment ago is held by it.
+        lease = await host.store.take(run, f"{host.name}/{ledger.attempt + 1}", seconds=host.options.lease)
+        if lease is None:
+            return
+        await self._begin(lease, row, ledger, (ticket, task))
+
+    async def _begin(self, lease: Lease, row: RunRow, ledger: Ledger, what: tuple[Ticket, object]) -> None:
+        host = self._host
+        ticket, task = what
+        begun = False
+        try:
+            await read_ledger(host.store, row.run, ledger)  # nobody else writes from here on
+            first = await load_state(host.store, row.run)
+            if (await host.store.tail(row.run)).ended:
                 return
-            _log.error("run %s has no worker and could not be ended: the store does not answer", run)
-    except AgentStreamError as error:
-        _log.error("run %s has no worker and could not be ended (%s): %s", run, error.code, error)
-    except Exception:  # noqa: BLE001  (one run that cannot be read must not harm the others)
-        _log.exception("run %s has no worker and could not be ended", run)
+            reason = "shutdown" if ledger.handed_over else WORKER_LOST
+            taken = Takeover(lease, ledger, ledger.attempt + 1, reason)
+            _log.warning("run %s: going on with it, attempt %d (%s)", row.run, taken.attempt, reason)
+            host.resume(ticket, host.teams[row.facts.team], task, first, taken)
+            self._seen.pop(row.run, None)
+            begun = True
+        finally:
+            if not begun:
+                with anyio.move_on_after(host.options.stop_grace, shield=True):
+                    await host.store.give_back(lease)
 
-
-async def _is_orphan(host: Host, run: str) -> bool:
-    """A run of epoch 0 was created a moment ago and is about to be taken by whoever made it."""
-    tail = await host.store.tail(run)
-    if tail.ended:
-        return False
-    row = await host.store.row(run)
-    young = row is not None and host.clock.wall_ms() - row.facts.created < host.options.lease * 1000
-    return tail.epoch > 0 or not young
-
-
-async def end_lost(host: Host, run: str, failed: RunFailed, holder: str) -> None:
-    """End a run whose writer is gone, or has lost its store, if nobody but `holder` has its lease.
-
-    Raises:
-        AgentStreamError: the store did not take it.
-    """
-    lease = await host.store.take(run, holder, seconds=host.options.lease)
-    if lease is None:
-        return
-    try:
-        await _end(host, lease, failed)
-    finally:
-        with anyio.move_on_after(host.options.stop_grace, shield=True):
-            await host.store.give_back(lease)
-
-
-async def _end(host: Host, lease: Lease, failed: RunFailed) -> None:
-    """Close what is open in the run's log and end it, in one chunk: a log that is full takes only its last."""
-    store, run = host.store, lease.run
-    tail = await store.tail(run)
-    open_ = await _read_open(store, run)
-    keeper = StateKeeper(store, run, tail.incarnation, await load_state(store, run))
-    writer = Writer(store, lease, keeper, host.options, host.clock)
-    reassembler = Reassembler()
-    bus = MergeBus(
-        writer.append,
-        capacity=open_.count + 1,
-        max_bytes=_NO_BOUND,
-        last=tail.last,
-        reassembler=reassembler,
-        clock=host.clock,
-    )
-    for inv, agent in reversed(open_.invocations.items()):
-        reassembler.lane(inv).next = open_.numbers[inv] + 1
-        emitter = _emitter(bus, agent, inv)
-        for id_, closing in reversed(open_.things.get(inv, {}).items()):
-            if closing is ToolFailed or closing is StepFailed:
-                _put(emitter, closing(id_, code=failed.code, message=failed.message))
-            else:
-                _put(emitter, closing(id_))
-        _put(emitter, AgentFailed(failed.code, failed.message))
-    _put(_emitter(bus, "", ""), failed, Extra(bare=True, ends="failed"))
-    bus.close()
-    await bus.drain()
-    await keeper.keep()
-
-
-def _put(emitter: Emitter, event: Event, extra: Extra | None = None) -> None:
-    waiting = emitter.put_reserved(event, extra)
-    assert waiting is None  # the bus has room for all of them
-
-
-async def _read_open(store: Store, run: str) -> Open:
-    open_ = Open()
-    after = 0
-    while chunks := await store.read(run, after):
-        for chunk in chunks:
-            for line in chunk.lines.split(b"\n"):
-                if line:
-                    open_.see(decode_event(line))
-            after = chunk.last
-    return open_
-
-
-def _emitter(bus: MergeBus, agent: str, inv: str) -> Emitter:
-    return Emitter(bus.source(inv), agent=agent, inv=inv, keeper=_no_artifacts, document=Document())
-
-
-async def _no_artifacts(data: bytes, mime: str, name: str) -> tuple[str, str]:  # noqa: ARG001  (a Keeper)
-    raise StoreError("recovery makes no artifacts")
+    async def _end(self, run: str, code: str, message: str) -> None:
+        _log.warning("run %s: its worker died; ending it (%s)", run, code)
+        failed = RunFailed(code, message, retryable=code == WORKER_LOST)
+        await end_lost(self._host, run, failed, f"{self._host.name}/recovery")

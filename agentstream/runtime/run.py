@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self
 
 import msgspec
 import pydantic
@@ -17,7 +17,17 @@ from typing_extensions import TypeVar
 
 from agentstream.agent.generation import STRUCTURED
 from agentstream.answer import EventStreamAnswer, Request, Response, as_response
-from agentstream.errors import InvalidInput, RunFailedError, RunLost, RunStoppedError
+from agentstream.bus import encode_value
+from agentstream.errors import (
+    BodyTooLarge,
+    InputAnswered,
+    InputExpiredError,
+    InputUnknown,
+    InvalidInput,
+    RunFailedError,
+    RunLost,
+    RunStoppedError,
+)
 from agentstream.events import (
     AnyEvent,
     Json,
@@ -31,9 +41,9 @@ from agentstream.events import (
 )
 from agentstream.ports import Store
 from agentstream.runtime.edge import Edge
-from agentstream.runtime.mail import Stop, stop_letter
+from agentstream.runtime.mail import Answer, Stop, answer_letter, stop_letter
 from agentstream.stream import RunState, Subscription, load_state
-from agentstream.wire import decode_event
+from agentstream.wire import decode_event, misfit
 
 if TYPE_CHECKING:
     from agentstream.agent import Team
@@ -42,6 +52,9 @@ if TYPE_CHECKING:
 __all__ = ("Run", "RunText")
 
 R = TypeVar("R", default=Json)
+
+_MAX_ANSWER: Final = 128 * 1024
+"""Of an answer's JSON: it travels in one event."""
 
 
 class Run(Generic[R]):
@@ -77,11 +90,14 @@ class Run(Generic[R]):
         Raises:
             RunFailedError, RunStoppedError: how it ended instead. RunGone: deleted meanwhile.
         """
-        while True:
-            tail = await self._store.tail(self.id)
-            if tail.ended:
-                break
-            await self._store.changed(self.id, tail.last)
+        audience = self._edge.audience(self.id)
+        seat = audience.join() if audience is not None else None  # whoever waits for the result is there
+        try:
+            while not (tail := await self._store.tail(self.id)).ended:
+                await self._store.changed(self.id, tail.last)
+        finally:
+            if seat is not None:
+                seat.leave()
         chunks = await self._store.read(self.id, tail.last - 1)
         terminal = decode_event(chunks[-1].lines.rstrip(b"\n").rpartition(b"\n")[2])
         match terminal:
@@ -109,7 +125,15 @@ class Run(Generic[R]):
             agents, types: filters with `*` and `?`; run-level events always pass.
             coalesce: join neighbouring deltas of one block that are there already.
         """
-        return Subscription(self._store, self.id, after=after, agents=agents, types=types, coalesce=coalesce)
+        return Subscription(
+            self._store,
+            self.id,
+            after=after,
+            agents=agents,
+            types=types,
+            coalesce=coalesce,
+            audience=self._edge.audience(self.id),
+        )
 
     def text(self, *, agent: str | None = None) -> RunText:
         """The text that agents write: `async with run.text() as texts: async for text in texts`.
@@ -137,11 +161,44 @@ class Run(Generic[R]):
         if not (await self._store.tail(self.id)).ended:
             await self._store.post(self.id, letter.key, letter.body)
 
+    async def answer(self, request: str, value: object, *, by: str = "") -> None:
+        """Answer a question of the run; returns when the answer was left for it. The first answer counts.
+
+        Args:
+            request: the question's id: of `input.requested`, or in `(await run.state()).asks`.
+            value: what its schema asks for. For an approval: True, False, or `{"approved": False, "reason": "…"}`.
+            by: who answers; it stands in the log.
+
+        Raises:
+            InputUnknown: the run asked no such question. InputAnswered: it was answered before.
+            InputExpiredError: it is closed. InvalidInput: the value does not fit its schema, which `details` say.
+            BodyTooLarge: the value is above 128 KiB.
+        """
+        encoded = encode_value(value)
+        if len(encoded) > _MAX_ANSWER:
+            raise BodyTooLarge(f"the answer is {len(encoded):,} bytes; at most {_MAX_ANSWER:,} are taken")
+        value = msgspec.json.decode(encoded)
+        ask = next((ask for ask in (await self.state()).asks if ask.request == request), None)
+        if ask is None:
+            raise InputUnknown("this run asked no such question")
+        if ask.status == "answered":
+            raise InputAnswered("this question was answered before")
+        if ask.status != "open" or (ask.expires is not None and ask.expires <= self._edge.clock.wall_ms()):
+            raise InputExpiredError("this question is closed", details={"status": ask.status})
+        if complaint := misfit(ask.schema, value):
+            raise InvalidInput(f"the answer does not fit: {complaint}", details={"errors": complaint.split("\n")})
+        letter = answer_letter(Answer(request, value, by[:200]))
+        if not await self._store.post(self.id, letter.key, letter.body):
+            raise InputAnswered("this question was answered before")
+
     async def state(self) -> RunState:
         """What the run amounts to now."""
-        return await load_state(self._store, self.id)
+        state = await load_state(self._store, self.id)
+        if not state.is_over and self._edge.halted(self.id) == state.attempt:
+            return msgspec.structs.replace(state, halted="store")
+        return state
 
-    def answer(self, *, location: str = "") -> EventStreamAnswer:
+    def asgi(self, *, location: str = "") -> EventStreamAnswer:
         """Its events as an ASGI application for one request: a stream of server-sent events, or JSON for polls."""
         return self._edge.answer(self.id, location=location)
 
@@ -150,7 +207,7 @@ class Run(Generic[R]):
 
         Resumes at `Last-Event-ID` or `?after=`. Closing the connection does not stop the run.
         """
-        return as_response(self.answer(), request)
+        return as_response(self.asgi(), request)
 
     async def _decode(self, output: Json) -> R:
         output = await self._whole(output)

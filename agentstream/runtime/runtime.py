@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import anyio
 import anyio.abc
@@ -40,15 +40,18 @@ from agentstream.events import Json, RunStarted
 from agentstream.ids import Cursor, check_run_id, is_run_id, new_run_id
 from agentstream.llm import LLM
 from agentstream.llm.environment import model_from_environment
-from agentstream.ports import RunFacts, RunRow, Store
+from agentstream.ports import Chunk, Created, RunFacts, RunRow, Store
 from agentstream.runtime.edge import Edge
 from agentstream.runtime.execution import Ticket
 from agentstream.runtime.files import keep_upload, local_files, uploaded_file
 from agentstream.runtime.first import first_chunk
 from agentstream.runtime.host import Host
 from agentstream.runtime.options import RuntimeOptions
-from agentstream.runtime.recovery import look_for_orphans
+from agentstream.runtime.origin import Origin
+from agentstream.runtime.recovery import Recovery
+from agentstream.runtime.retention import sweep
 from agentstream.runtime.run import Run
+from agentstream.runtime.sessions import SessionLocks, check_session, make_way
 from agentstream.runtime.watchdog import Watchdog
 from agentstream.store import open_store
 from agentstream.stream import RunState, fold
@@ -110,6 +113,7 @@ class Runtime:
         self._watchdog = Watchdog(clock)
         self._stack = contextlib.AsyncExitStack()
         self._host: Host | None = None
+        self._sessions = SessionLocks()
 
     def add_team(self, team: Team[Any, Any]) -> None:
         """Make a team startable by name.
@@ -137,9 +141,19 @@ class Runtime:
             name = f"{os.uname().nodename}:{os.getpid()}:{new_run_id()[:6]}"
             self._host = Host(store, models, self.options, group, work, name=name, clock=self._clock)
             self._drain_switch = DrainSwitch()
-            self._edge = Edge(store, self._drain_switch, self._answers)
+            host = self._host
+            self._edge = Edge(
+                store,
+                self._drain_switch,
+                self._answers,
+                audience=host.audience,
+                halted=host.halted.get,
+                clock=self._clock,
+            )
+            group.start_soon(sweep, store, self.options.retention, self._clock)
             group.start_soon(self._watchdog.watch)
-            group.start_soon(look_for_orphans, self._host)
+            self._host.teams = self.teams
+            group.start_soon(Recovery(self._host).look)
             group.start_soon(self._host.guard)
             self._group = group
         except BaseException:
@@ -195,7 +209,7 @@ class Runtime:
         owner: str = "",
         files: Sequence[str | Path | File] = (),
         options: RunOptions | None = None,
-        metadata: Mapping[str, Json] | None = None,
+        session: str = "",
     ) -> Run[O]:
         """Start a run; returns once its `run.started` was accepted.
 
@@ -203,38 +217,65 @@ class Runtime:
             team: a team, or any agent.
             key: idempotency key: the same key of the same owner within 24 h gives the run that it made before.
             files: paths, or what `upload` returned.
+            session: runs of one session of one owner follow each other, one at a time (`RunOptions.busy`), and know
+                what was said before (`ctx.history`).
 
         Raises:
             InvalidInput: the input, a file or an option does not fit. BodyTooLarge: the input is above 128 KiB.
             KeyReused: the key came with another input. Overloaded: too many runs wait, or the runtime is draining.
-            StoreDown: the store did not take it.
+            SessionBusy: another run of the session is not over. StoreDown: the store did not take it.
         """
-        host = self._running()
         if isinstance(team, Agent):
             team = Team(team.name, team)
         task = team.check_input(input)
         settled = (options or RunOptions()).over(team.options)
         handed = local_files(files)
-        digest = _digest(team, task, handed, settled)
         shown = _input(task)
-        run = new_run_id()
-        facts = RunFacts(team=team.name, owner=owner, title=_title(task), created=self._clock.wall_ms())
+        registered = self.teams.get(team.name) is team
+        origin = Origin.of(team, shown, handed, settled, registered=registered)
         known_as = f"{len(owner)}:{owner}:{key}" if key else ""
+        facts = RunFacts(
+            team=team.name,
+            owner=owner,
+            session=check_session(session),
+            title=_title(task),
+            created=self._clock.wall_ms(),
+            key=hashlib.blake2b(known_as.encode(), digest_size=16).hexdigest() if key else "",
+        )
+        digest = _digest(team, task, handed, settled, session)
+        new = _New(RunStarted(new_run_id(), team.name, input=shown), encode_value(origin), known_as, digest, facts)
+        if session:
+            async with self._sessions.of(owner, session):
+                behind = await make_way(self._running().store, facts, settled.busy)
+                created, first = await self._create(new, behind)
+        else:
+            created, first = await self._create(new, None)
+        if created.fresh:
+            ticket = Ticket(
+                created.run,
+                created.incarnation,
+                owner,
+                session,
+                files=tuple(handed),
+                metadata=settled.metadata,
+                options=settled,
+            )
+            self._running().execute(ticket, team, task, fold(RunState(), first.lines))
+        return Run(self.store, self._edge, created.run, created.incarnation, owner=owner, team=team)
+
+    async def _create(self, new: _New, behind: int | None) -> tuple[Created, Chunk]:
+        """Make the run, if there is room; where its key is known it is the run that the key made before."""
+        host = self._running()
         position = host.admit()
-        first = first_chunk(RunStarted(run, team.name, input=shown), self._clock.wall_ms(), position)
+        first = first_chunk(new.started, self._clock.wall_ms(), position, origin=new.origin, behind=behind)
         try:
-            created = await host.store.create(run, known_as, digest, first, facts=facts)
+            created = await host.store.create(new.started.run, new.key, new.digest, first, facts=new.facts)
         except BaseException:
             host.dismiss()
             raise
         if not created.fresh:
             host.dismiss()
-        else:
-            ticket = Ticket(
-                run, created.incarnation, owner, files=tuple(handed), metadata=dict(metadata or {}), options=settled
-            )
-            host.execute(ticket, team, task, fold(RunState(), first.lines))
-        return Run(host.store, self._edge, created.run, created.incarnation, owner=owner, team=team)
+        return created, first
 
     async def respond(
         self,
@@ -356,9 +397,20 @@ class Lifespan:
         await self._runtime.__aexit__(kind, error, trace)
 
 
-def _digest(team: Team[Any, Any], task: object, files: Sequence[File], options: RunOptions) -> str:
+class _New(NamedTuple):
+    """A run that is about to be made."""
+
+    started: RunStarted
+    origin: bytes
+    key: str
+    digest: str
+    facts: RunFacts
+
+
+def _digest(team: Team[Any, Any], task: object, files: Sequence[File], options: RunOptions, session: str) -> str:
     """What must be the same when an idempotency key comes again."""
-    facts = [team.name, team.version, [[file.name, file.size] for file in files], options.model_dump(mode="json")]
+    handed = [[file.name, file.size] for file in files]
+    facts = [team.name, team.version, handed, options.model_dump(mode="json"), session]
     body = encode_value(task) + msgspec.json.encode(facts)
     return hashlib.blake2b(body, digest_size=16).hexdigest()
 

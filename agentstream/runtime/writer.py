@@ -14,7 +14,7 @@ from typing import Final
 import anyio
 
 from agentstream.clock import Clock
-from agentstream.errors import StoreDown
+from agentstream.errors import Fenced, RunGone, RunUnknown, StoreDown
 from agentstream.ports import Chunk, Lease, Store
 from agentstream.runtime.options import RuntimeOptions
 from agentstream.stream import StateKeeper
@@ -33,6 +33,7 @@ class Writer:
     Attributes:
         last: seq of the newest accepted event.
         epoch: what fences earlier writers.
+        grown: when the newest accepted chunk was handed in, by the clock's monotonic seconds.
     """
 
     def __init__(self, store: Store, lease: Lease, keeper: StateKeeper, options: RuntimeOptions, clock: Clock) -> None:
@@ -45,6 +46,7 @@ class Writer:
         self._keeper = keeper
         self._due = anyio.Event()
         self._pending: float | None = None
+        self.grown = clock.monotonic()
 
     async def append(self, chunk: Chunk) -> None:
         """Return when the store has accepted `chunk`.
@@ -63,7 +65,7 @@ class Writer:
                     raise
                 await anyio.sleep(pause * random.uniform(0.5, 1.0))
                 pause = min(pause * 2, _LONGEST_PAUSE)
-        self._pending = None
+        self.grown, self._pending = self._pending, None
         if self._keeper.advance(chunk):
             self._due.set()
 
@@ -72,6 +74,7 @@ class Writer:
 
         Raises:
             StoreDown: the lease could not be renewed in time, or an append hangs: nothing more may be written.
+            Fenced: another writer has it, after this process was stopped or blocked for longer than a lease.
         """
         options = self._options
         renewed = self._clock.monotonic()
@@ -96,9 +99,11 @@ class Writer:
 
     async def let_go(self) -> None:
         """Keep the last state and give the lease back; the store's trouble is not ours any more."""
-        await self._keeper.keep()
         try:
+            await self._keeper.keep()
             await self._store.give_back(self._lease)
+        except (RunGone, RunUnknown):
+            _log.debug("run %s was forgotten as soon as it had ended", self._lease.run)
         except StoreDown as error:
             _log.warning("run %s: the lease lapses by itself: %s", self._lease.run, error)
 
@@ -106,7 +111,9 @@ class Writer:
         # A renewal that hangs must not hide that the lease ends, nor that an append hangs as well.
         with anyio.move_on_after(self._options.emit_timeout / 2):
             try:
-                return await self._store.renew(self._lease, seconds=self._options.lease)
+                if await self._store.renew(self._lease, seconds=self._options.lease):
+                    return True
+                raise Fenced("the lease lapsed, and another writer took it")
             except StoreDown as error:
                 _log.warning("run %s: lease not renewed: %s", self._lease.run, error)
         return False

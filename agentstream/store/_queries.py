@@ -20,6 +20,7 @@ __all__ = (
     "PARTS_SHIFT",
     "SHIFT",
     "Standing",
+    "Which",
     "artifact",
     "chunks",
     "free",
@@ -51,6 +52,14 @@ class Standing(NamedTuple):
     last: int
     ended: bool
     letters: int
+
+
+class Which(NamedTuple):
+    """Which runs a page lists: of one owner, of one of its sessions, only those that have not ended."""
+
+    owner: str | None
+    session: str | None
+    running: bool
 
 
 def run_number(conn: sqlite3.Connection, run: str) -> int | None:
@@ -156,8 +165,9 @@ def row(conn: sqlite3.Connection, run: str) -> RunRow | None:
     return None if found is None else _to_row(*found)
 
 
-def page(conn: sqlite3.Connection, owner: str | None, before: str, limit: int) -> list[RunRow]:
+def page(conn: sqlite3.Connection, which: Which, before: str, limit: int) -> list[RunRow]:
     """Rows before one run, newest first, by key."""
+    owner, session, running = which
     end = 2**62
     if before:
         found = conn.execute(
@@ -166,10 +176,11 @@ def page(conn: sqlite3.Connection, owner: str | None, before: str, limit: int) -
         if found is None or owner not in (None, found[1]):
             raise rules.run_unknown()
         end = found[0]
-    if owner is None:
-        rows = conn.execute(f"{_ROW} WHERE no < ? ORDER BY no DESC LIMIT ?", (end, max(0, limit)))
-    else:
-        rows = conn.execute(f"{_ROW} WHERE owner = ? AND no < ? ORDER BY no DESC LIMIT ?", (owner, end, max(0, limit)))
+    # The index of sessions leaves out runs of none; the test must say so for SQLite to use it.
+    asked: dict[str, object] = {"owner = ?": owner, "session <> '' AND session = ?": session, "no < ?": end}
+    given = {test: value for test, value in asked.items() if value is not None}
+    tests = " AND ".join([*given, *(["status = 'running'"] if running else [])])
+    rows = conn.execute(f"{_ROW} WHERE {tests} ORDER BY no DESC LIMIT ?", (*given.values(), max(0, limit)))
     return [_to_row(*found) for found in rows]
 
 

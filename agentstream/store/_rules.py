@@ -39,6 +39,7 @@ __all__ = (
     "check_chunk",
     "check_create",
     "check_letter",
+    "check_page",
     "check_room",
     "check_scope",
     "check_text",
@@ -129,6 +130,16 @@ def check_create(key: str, digest: str, first: Chunk, facts: RunFacts) -> None:
     if len(facts.title) > MAX_TITLE or any(0xD800 <= ord(c) < 0xE000 for c in facts.title):
         raise InvalidInput(f"a run's title has at most {MAX_TITLE} characters and no lone surrogates")
     check_chunk(0, first)
+
+
+def check_page(owner: str | None, session: str | None) -> None:
+    """Whether a page may be asked for by these.
+
+    Raises:
+        InvalidInput: a session without its owner, or an empty one, which is none.
+    """
+    if session is not None and (owner is None or not session):
+        raise InvalidInput("a session belongs to an owner and has a name: give both")
 
 
 def check_chunk(expected: int, chunk: Chunk) -> None:

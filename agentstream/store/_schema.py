@@ -32,7 +32,7 @@ LEVELS: Final = {"process": "NORMAL", "machine": "FULL"}
 BUSY_S: Final = 2.0
 """How long a write waits for another process. Twice that stays below the 5 s in which a run must learn of trouble."""
 
-_VERSION: Final = 1
+_VERSION: Final = 2
 _APPLICATION: Final = 0x61677374  # "agst": tells our files from other programs' databases
 
 _TABLES: Final = """
@@ -50,8 +50,10 @@ CREATE TABLE runs (
     letters INTEGER NOT NULL,
     holder TEXT NOT NULL,
     until REAL NOT NULL,
-    boot TEXT NOT NULL
+    boot TEXT NOT NULL,
+    session TEXT NOT NULL DEFAULT ''
 );
+CREATE INDEX runs_of_session ON runs (owner, session, no) WHERE session <> '';
 CREATE INDEX runs_of_owner ON runs (owner, no);
 CREATE INDEX runs_running ON runs (no) WHERE status = 'running';
 CREATE TABLE chunks (
@@ -102,6 +104,15 @@ CREATE INDEX tombs_unswept ON tombs (no) WHERE swept = 0;
 CREATE TABLE pings (id INTEGER PRIMARY KEY, n INTEGER NOT NULL);
 INSERT INTO pings VALUES (1, 0);
 """
+
+# From a version to the next. A process of the older version goes on writing: it fills no new column.
+_STEPS: Final = {
+    1: """
+ALTER TABLE runs ADD COLUMN session TEXT NOT NULL DEFAULT '';
+UPDATE runs SET session = coalesce(json_extract(CAST(facts AS TEXT), '$.session'), '');
+CREATE INDEX runs_of_session ON runs (owner, session, no) WHERE session <> '';
+""",
+}
 
 # File systems that are shared between machines: WAL needs memory that all its processes share (sqlite.org/wal.html §1).
 _REMOTE: Final = frozenset(
@@ -222,9 +233,11 @@ def _make_schema(conn: sqlite3.Connection) -> None:
     # Two processes may come at once: the second finds the first one's tables.
     conn.execute("BEGIN IMMEDIATE")
     try:
-        if _check_version(conn) != _VERSION:
-            for statement in _TABLES.split(";"):
-                conn.execute(statement)
+        if (found := _check_version(conn)) != _VERSION:
+            # An empty file is made as it is today; an older one goes step by step.
+            for script in [_TABLES] if not found else [_STEPS[old] for old in range(found, _VERSION)]:
+                for statement in script.split(";"):
+                    conn.execute(statement)
             conn.execute(f"PRAGMA application_id = {_APPLICATION}")
             conn.execute(f"PRAGMA user_version = {_VERSION}")
         conn.execute("COMMIT")

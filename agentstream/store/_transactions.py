@@ -76,12 +76,13 @@ def create(
     incarnation = new_incarnation()
     number = conn.execute(
         "INSERT INTO runs"
-        " (run, incarnation, owner, facts, status, last, size, ended, epoch, letters, holder, until, boot)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, 0, '', 0, '')",
+        " (run, incarnation, owner, session, facts, status, last, size, ended, epoch, letters, holder, until, boot)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, '', 0, '')",
         (
             run,
             incarnation,
             facts.owner,
+            facts.session,
             msgspec.json.encode(facts),
             first.ends or "running",
             first.last,

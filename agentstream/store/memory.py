@@ -91,6 +91,11 @@ class _Log:
         return RunRow(self.run, self.incarnation, self.status, self.last, self.facts, self.ended_at, self.size)
 
 
+def _orders_of(facts: RunFacts) -> list[tuple[str | None, str | None]]:
+    """The lists that a run stands in."""
+    return [(None, None), (facts.owner, None), *([(facts.owner, facts.session)] if facts.session else [])]
+
+
 def _wake(waiters: dict[Wake, int], reached: int) -> None:
     """Wake those who wait for anything after less than `reached`; the others sleep on."""
     for wake in [wake for wake, after in waiters.items() if after < reached]:
@@ -117,8 +122,8 @@ class MemoryStore:
         self._runs: dict[str, _Log] = {}
         self._count = 0
         self._numbers: dict[int, _Log] = {}
-        # Numbers in the order of creation, for every owner (None) and for each: pages are cut by bisection.
-        self._orders: dict[str | None, list[int]] = {None: []}
+        # Numbers in the order of creation, by owner and session (None: every one): pages are cut by bisection.
+        self._orders: dict[tuple[str | None, str | None], list[int]] = {}
         self._keys: dict[str, tuple[str, Created, int]] = {}
         self._tombs: dict[str, tuple[int, str, int]] = {}
         self._uploads: dict[str, dict[str, Blob]] = {}
@@ -169,8 +174,8 @@ class MemoryStore:
             raise rules.run_reused()
         self._count += 1
         log = self._runs[run] = self._numbers[self._count] = _Log(run, self._count, facts)
-        self._orders[None].append(log.number)
-        self._orders.setdefault(facts.owner, []).append(log.number)
+        for whose in _orders_of(facts):
+            self._orders.setdefault(whose, []).append(log.number)
         log.add(0, first)
         self._end(log, first)
         created = Created(run, log.incarnation, True)
@@ -324,16 +329,28 @@ class MemoryStore:
         """See `ports.RunIndex.gone`."""
         return self._is_gone(check_run_id(run))
 
-    async def page(self, *, owner: str | None = None, before: str = "", limit: int = 50) -> list[RunRow]:
-        """See `ports.RunIndex.page`. O(log runs + limit).
+    async def page(
+        self,
+        *,
+        owner: str | None = None,
+        session: str | None = None,
+        running: bool = False,
+        before: str = "",
+        limit: int = 50,
+    ) -> list[RunRow]:
+        """See `ports.RunIndex.page`. O(log runs + limit); `running` looks at every run of the order.
 
         Raises:
-            RunUnknown: `before` is no run, or not one of this owner.
+            RunUnknown: `before` is no run, or not one of this owner. InvalidInput: a session without an owner.
         """
-        order = self._orders.get(owner, [])
+        rules.check_page(owner, session)
+        order = self._orders.get((owner, session), [])
         end = len(order)
         if before:
             end = bisect_left(order, self._number(before, owner))
+        if running:
+            found = (self._numbers[order[at]] for at in range(end - 1, -1, -1))
+            return [log.row() for log in islice((log for log in found if not log.ended), max(0, limit))]
         return [self._numbers[number].row() for number in reversed(order[max(0, end - max(0, limit)) : end])]
 
     async def forget(self, run: str) -> None:
@@ -346,11 +363,11 @@ class MemoryStore:
             del self._tombs[old]
         self._tombs[run] = (log.number, log.facts.owner, now + rules.KEEP_TOMBSTONES_MS)
         del self._runs[run], self._numbers[log.number]
-        for owner in (None, log.facts.owner):
-            order = self._orders[owner]
+        for whose in _orders_of(log.facts):
+            order = self._orders[whose]
             del order[bisect_left(order, log.number)]
-        if not self._orders[log.facts.owner]:
-            del self._orders[log.facts.owner]
+            if not order:
+                del self._orders[whose]
         self._wake_all(log)
 
     async def keep(self, run: str, kept: Kept) -> None:

@@ -281,15 +281,25 @@ class SqliteStore:
         """See `ports.RunIndex.gone`."""
         return await self._ask(partial(queries.gone, run=check_run_id(run), now_ms=self._clock.wall_ms()))
 
-    async def page(self, *, owner: str | None = None, before: str = "", limit: int = 50) -> list[RunRow]:
-        """See `ports.RunIndex.page`. O(log runs + limit).
+    async def page(
+        self,
+        *,
+        owner: str | None = None,
+        session: str | None = None,
+        running: bool = False,
+        before: str = "",
+        limit: int = 50,
+    ) -> list[RunRow]:
+        """See `ports.RunIndex.page`. O(log runs + limit); `running` without a session walks the running runs.
 
         Raises:
-            RunUnknown: `before` is no run, or not one of this owner.
+            RunUnknown: `before` is no run, or not one of this owner. InvalidInput: a session without an owner.
         """
+        rules.check_page(owner, session)
         if before:
             check_run_id(before)
-        return await self._ask(partial(queries.page, owner=owner, before=before, limit=limit))
+        which = queries.Which(owner, session, running)
+        return await self._ask(partial(queries.page, which=which, before=before, limit=limit))
 
     async def forget(self, run: str) -> None:
         """See `ports.RunIndex.forget`. The run is gone at once; its bytes go in pieces, between other runs' appends.

@@ -4,8 +4,9 @@ What comes in: a log, a run and a cursor. What goes out: pages, events, folded s
 dialects, and keeps nothing for readers that do not ask.
 """
 
+from agentstream.stream.audience import Audience, Seat
 from agentstream.stream.coalesce import coalesce
-from agentstream.stream.fold import AgentState, ArtifactState, Failure, RunState, VerdictState, fold
+from agentstream.stream.fold import AgentState, ArtifactState, AskState, Failure, RunState, VerdictState, fold
 from agentstream.stream.kept import KEEP_EVERY, StateKeeper, load_state
 from agentstream.stream.reader import PAGE_BYTES, LogReader, Page, open_reader
 from agentstream.stream.resume import TAIL, Start, decide
@@ -18,10 +19,13 @@ __all__ = (
     "TAIL",
     "AgentState",
     "ArtifactState",
+    "AskState",
+    "Audience",
     "Failure",
     "LogReader",
     "Page",
     "RunState",
+    "Seat",
     "Start",
     "StateKeeper",
     "Subscription",

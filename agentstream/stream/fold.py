@@ -20,6 +20,7 @@ __all__ = (
     "AgentState",
     "AgentStatus",
     "ArtifactState",
+    "AskState",
     "Failure",
     "RunState",
     "RunStatus",
@@ -79,14 +80,32 @@ class VerdictState(msgspec.Struct, frozen=True, omit_defaults=True):
     step: str = ""
 
 
+class AskState(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A question to a person. What was asked is kept while it is open; `expires` is wall milliseconds."""
+
+    request: str
+    status: Literal["open", "answered", "expired", "stopped", "invalid"]
+    kind: str = "question"
+    inv: str = ""
+    call: str = ""
+    prompt: str = ""
+    schema: ev.Json = None
+    expires: int | None = None
+    key: str = ""
+
+
 class RunState(msgspec.Struct, frozen=True, omit_defaults=True):
     """A run, folded from its events up to `seq`.
 
     Attributes:
         agents: by invocation, in the order in which they started.
         plan: the newest plan.
+        asks: questions to people: the open ones, and how others were closed.
         failure: of a failed run. cause, detail: of a stopped run.
-        resume: whether a client that finds the run should attach by itself: `no` once it has ended.
+        resume: what a client that finds the run should do: `auto`, attach by itself; `no`, nothing: it ended as it was
+            meant to; `ask` its user whether to start it again: a time was up, nobody read it, or it failed for a while.
+        halted: `store` while the run does nothing because its store did not take its events; it goes on, or ends, when
+            the store does. Known to the process that ran it.
         cursor: the id of position `seq`, where known: events after it are all that this state lacks.
     """
 
@@ -102,10 +121,12 @@ class RunState(msgspec.Struct, frozen=True, omit_defaults=True):
     usage: ev.Usage = ev.Usage()
     artifacts: tuple[ArtifactState, ...] = ()
     verdicts: tuple[VerdictState, ...] = ()
+    asks: tuple[AskState, ...] = ()
     failure: Failure | None = None
     cause: str = ""
     detail: str = ""
     resume: Literal["no", "auto", "ask"] = "auto"
+    halted: Literal["", "store"] = ""
     cursor: str = ""
     started: int = 0
     ended: int = 0
@@ -148,6 +169,12 @@ def fold(state: RunState, lines: bytes) -> RunState:
     for line in changes:
         draft.take(decode_event(line))
     return draft.finish(state.seq + len(rows))
+
+
+def _may_be_repeated(event: ev.Event) -> bool:
+    if isinstance(event, ev.RunStopped):
+        return event.cause in ("client_gone", "deadline", "idle", "shutdown")
+    return isinstance(event, ev.RunFailed) and event.retryable
 
 
 class _Draft:
@@ -206,11 +233,17 @@ class _Draft:
                 fields["artifacts"] = tuple(known for known in self.get("artifacts") if known.id not in lost)
             case ev.PlanUpdated():
                 fields["plan"] = event.steps
+            case ev.InputExpired():
+                self._close(event.request, event.reason)
             case _:
                 pass
 
     def _end(self, event: ev.Event, status: RunStatus, **facts: object) -> None:
-        self.fields.update(facts, status=status, resume="no", ended=event.at or 1)
+        resume = "ask" if _may_be_repeated(event) else "no"
+        self.fields.update(facts, status=status, resume=resume, ended=event.at or 1)
+        for ask in self.get("asks"):
+            if ask.status == "open":
+                self._close(ask.request, "stopped")
 
     def _take_of_agent(self, event: ev.Event) -> None:
         match event:
@@ -239,8 +272,39 @@ class _Draft:
             case ev.VerdictGiven():
                 given = VerdictState(event.inv, event.ok, event.feedback, event.score, event.step)
                 self.fields["verdicts"] = (*self.get("verdicts"), given)[-_MOST_LISTED:]
+            case ev.InputRequested():
+                self._ask(event)
+            case ev.InputReceived():
+                self._close(event.request, "answered")
+            case ev.InputExpired():
+                self._close(event.request, event.reason)
             case _:
                 pass
+
+    def _ask(self, event: ev.InputRequested) -> None:
+        asked = AskState(
+            event.request,
+            "open",
+            kind=event.kind,
+            inv=event.inv,
+            call=event.call,
+            prompt=event.prompt,
+            schema=event.schema,
+            expires=event.expires,
+            key=event.key,
+        )
+        self.fields["asks"] = (*self.get("asks"), asked)[-_MOST_LISTED:]
+
+    def _close(self, request: str, status: Literal["answered", "expired", "stopped", "invalid"]) -> None:
+        """Close a question; a thousand prompts and schemas would make a state without a bound."""
+        closed = AskState(request, status)
+        asks: tuple[AskState, ...] = self.get("asks")
+        self.fields["asks"] = tuple(
+            ask
+            if ask.request != request
+            else msgspec.structs.replace(closed, kind=ask.kind, inv=ask.inv, call=ask.call)
+            for ask in asks
+        )
 
     def _agents(self) -> dict[str, AgentState]:
         return self.state.agents if self.agents is None else self.agents

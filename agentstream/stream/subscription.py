@@ -19,6 +19,7 @@ import anyio
 from agentstream.events import AnyEvent, Reset
 from agentstream.ids import Cursor
 from agentstream.loops import current_loop
+from agentstream.stream.audience import Audience, Seat
 from agentstream.stream.reader import LogReader, open_reader
 from agentstream.stream.view import View
 from agentstream.wire import decode_event
@@ -51,7 +52,19 @@ class Subscription:
         StoreDown: the store cannot be reached; the iteration may be continued.
     """
 
-    __slots__ = ("_after", "_guard", "_log", "_notice", "_reader", "_rows", "_run", "_seq", "_view")
+    __slots__ = (
+        "_after",
+        "_audience",
+        "_guard",
+        "_log",
+        "_notice",
+        "_reader",
+        "_rows",
+        "_run",
+        "_seat",
+        "_seq",
+        "_view",
+    )
 
     def __init__(
         self,
@@ -62,7 +75,10 @@ class Subscription:
         agents: Sequence[str] = (),
         types: Sequence[str] = (),
         coalesce: bool = True,
+        audience: Audience | None = None,
     ) -> None:
+        self._audience = audience
+        self._seat: Seat | None = None
         self._log = log
         self._run = run
         self._after = after
@@ -88,6 +104,8 @@ class Subscription:
         self._rows.clear()
         self._notice = start.reset
         self._seq = start.after
+        if self._audience is not None:
+            self._seat = self._audience.join(_not_closed)
         return self
 
     async def __aexit__(
@@ -100,6 +118,9 @@ class Subscription:
         if self._reader is not None:
             self._after = self.cursor
             self._reader = None
+        if self._seat is not None:
+            self._seat.leave()
+            self._seat = None
         self._rows.clear()
         self._notice = None
 
@@ -124,6 +145,8 @@ class Subscription:
         with self._guard:
             # What was read so far has been handed out; what was filtered away behind it was scanned.
             self._seq = self._reader.after
+            if self._seat is not None:
+                self._seat.reached(self._seq)
             page = await self._reader.next()
             if page is None:
                 raise StopAsyncIteration
@@ -134,3 +157,7 @@ class Subscription:
             # Decoding a page takes about 100 µs, and a log in memory never waits: others get a turn here.
             await current_loop().turn()
             return None
+
+
+def _not_closed() -> None:
+    """A reader that does not ask for the next event cannot be told to end; it only counts no more."""

@@ -84,11 +84,12 @@ def chunk(first: int, count: int = 1, *, tag: str = "", ends: str = "", private:
     return Chunk(first, first + count - 1, lines, private, ends)
 
 
-async def new_run(store: Store, *, owner: str = "", key: str = "", ends: str = "") -> str:
+async def new_run(store: Store, *, owner: str = "", session: str = "", key: str = "", ends: str = "") -> str:
     """A fresh run with one event."""
     run = new_run_id()
     with limit():
-        created = await store.create(run, key, "digest", chunk(1, ends=ends), facts=RunFacts(owner=owner))
+        facts = RunFacts(owner=owner, session=session)
+        created = await store.create(run, key, "digest", chunk(1, ends=ends), facts=facts)
     same((created.run, created.fresh), (run, True), "a new run is created under its id")
     return run
 

@@ -239,6 +239,34 @@ async def check_pages(open: OpenStore) -> None:
             await refused(call, RunUnknown, promise="another owner's run is as unknown as one that never was")
 
 
+async def check_sessions(open: OpenStore) -> None:
+    """Pages of one session of one owner, whole or only what has not ended; a session needs its owner."""
+    async with open() as store:
+        owner, other = f"owner-{new_run_id()}", f"other-{new_run_id()}"
+        ended = await new_run(store, owner=owner, session="s", ends="finished")
+        running = await new_run(store, owner=owner, session="s")
+        await new_run(store, owner=owner, session="t")
+        await new_run(store, owner=owner)
+        await new_run(store, owner=other, session="s")
+        with limit():
+            whole = await store.page(owner=owner, session="s")
+            same([row.run for row in whole], [running, ended], "a session lists its runs, newest first")
+            same(whole[0].facts.session, "s", "a row names its session")
+            open_ = await store.page(owner=owner, session="s", running=True)
+            same([row.run for row in open_], [running], "only runs that have not ended, where that is asked for")
+            earlier = await store.page(owner=owner, session="s", before=running, limit=10)
+            same([row.run for row in earlier], [ended], "what came before a run of the session")
+            same(await store.page(owner=owner, session="s", running=True, before=running), [], "none before the first")
+            same(len(await store.page(owner=owner, running=True)), 3, "running runs of an owner")
+            await store.forget(ended)
+            same(
+                [row.run for row in await store.page(owner=owner, session="s")], [running], "a deleted run is left out"
+            )
+            same(await store.page(owner=owner, session="nobody's"), [], "an unknown session is empty")
+        for call in (store.page(session="s"), store.page(owner=owner, session="")):
+            await refused(call, InvalidInput, promise="a session needs its owner and a name")
+
+
 async def check_forget(open: OpenStore) -> None:
     """A finished run is deleted whole and answers `RunGone`; a running one is not; its id is never used again."""
     async with open() as store:
@@ -408,6 +436,7 @@ OTHER_CHECKS = (
     check_artifacts_large,
     check_uploads,
     check_pages,
+    check_sessions,
     check_forget,
     check_kept,
     check_unknown,

@@ -7,6 +7,7 @@ need to be the outermost application: it may be mounted under a path of another.
 from __future__ import annotations
 
 import logging
+import math
 from typing import TYPE_CHECKING, Final
 
 from agentstream.answer import ASGIApp, Message, ProblemAnswer, Receive, Scope, Send
@@ -17,7 +18,8 @@ from agentstream.web.facts import FactRoutes
 from agentstream.web.files import FileRoutes
 from agentstream.web.options import WebOptions
 from agentstream.web.page import PageRoutes
-from agentstream.web.problems import MethodNotAllowed
+from agentstream.web.problems import MethodNotAllowed, TooManyRequests
+from agentstream.web.rate import Rates
 from agentstream.web.routing import Router
 from agentstream.web.runs import RunRoutes
 from agentstream.web.security import Gate
@@ -48,6 +50,7 @@ class _App:
     def __init__(self, runtime: Runtime, options: WebOptions) -> None:
         self._runtime = runtime
         self._gate = Gate(options)
+        self._rates = Rates(options)
         self._router = Router(_routes(runtime, options))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -85,10 +88,13 @@ class _App:
             if not isinstance(error, AgentStreamError):
                 _log.exception("%s %r failed", scope["method"], scope["path"][:200])
             headers = [(b"allow", error.allow.encode("ascii"))] if isinstance(error, MethodNotAllowed) else []
+            if isinstance(error, TooManyRequests):
+                headers.append((b"retry-after", b"%d" % math.ceil(error.retry_after)))
             await ProblemAnswer(error, headers)(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive) -> ASGIApp:
         self._gate.check(scope)
+        self._rates.check(scope)
         path = sub_path(scope) or "/"
         if scope["method"] == "OPTIONS":
             return WholeAnswer(204, self._gate.preflight(scope, self._router.allow(path)))
@@ -103,6 +109,7 @@ def _routes(runtime: Runtime, options: WebOptions) -> dict[str, dict[str, Handle
         "/runs/{run}": {"GET": runs.state},
         "/runs/{run}/events": {"GET": runs.events},
         "/runs/{run}/stop": {"POST": runs.stop},
+        "/runs/{run}/input": {"POST": runs.input},
         "/runs/{run}/artifacts/{id}": {"GET": files.artifact},
         "/files": {"POST": files.upload},
         "/teams": {"GET": facts.teams},

@@ -48,6 +48,8 @@ class WebOptions(pydantic.BaseModel):
         page: whether the developer page is served at `/`.
         max_body_bytes: one JSON body. (Files: `RuntimeOptions.max_file_bytes`.)
         max_uploads: files that are taken in at once; each is held in memory until it is stored.
+        rate: requests a second from one address, on average; None means no limit. Streams of events do not count: a
+            client whose connection dropped must be let in again. burst: how many of them at once.
         body_timeout: silence in the middle of a request's body after which it is given up.
     """
 
@@ -58,4 +60,6 @@ class WebOptions(pydantic.BaseModel):
     page: bool = True
     max_body_bytes: int = pydantic.Field(default=1 << 20, ge=1024, le=1 << 30)
     max_uploads: int = pydantic.Field(default=4, ge=1, le=1000)
+    rate: float | None = pydantic.Field(default=None, gt=0, le=100_000)
+    burst: int = pydantic.Field(default=20, ge=1, le=100_000)
     body_timeout: float = pydantic.Field(default=30.0, gt=0, le=3600)

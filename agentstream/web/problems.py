@@ -17,6 +17,7 @@ __all__ = (
     "MethodNotAllowed",
     "NotFound",
     "OriginNotAllowed",
+    "TooManyRequests",
     "UnsupportedMediaType",
 )
 
@@ -71,6 +72,18 @@ class HostNotAllowed(UsageError):
 
     code = "host_not_allowed"
     status = 421
+
+
+class TooManyRequests(UsageError):
+    """One client asks too often; `retry_after` is in seconds."""
+
+    code = "too_many_requests"
+    status = 429
+    retryable = True
+
+    def __init__(self, detail: str, *, retry_after: float) -> None:
+        super().__init__(detail, details={"retry_after": round(retry_after, 3)})
+        self.retry_after = retry_after
 
 
 class InvocationUnknown(RunError):

@@ -1,4 +1,4 @@
-"""The routes of runs: start, list, state, events, stop, artifacts.
+"""The routes of runs: start, list, state, events, stop, input.
 
 What comes in: requests. What goes out: answers made of what the runtime says. It does not know how a run is carried
 out; everything a client asks for is checked before anything is started, and whatever a client closes, no run stops by
@@ -59,6 +59,7 @@ class _Start(_Body):
 
     team: str = pydantic.Field(min_length=1, max_length=64)
     input: Any  # Any: the team says what it takes; any JSON value
+    session: str = pydantic.Field(default="", max_length=200)
     files: list[str] = pydantic.Field(default=[], max_length=_MOST_FILES)
     options: RunOptions | None = None
 
@@ -69,6 +70,14 @@ class _Stop(_Body):
     inv: str = pydantic.Field(default="", max_length=64)
     mode: Literal["now", "after_step"] = "now"
     reason: str = pydantic.Field(default="", max_length=1000)
+
+
+class _Input(_Body):
+    """Body of `POST /runs/{run}/input`."""
+
+    request: str = pydantic.Field(min_length=1, max_length=64)
+    value: Any  # Any: the question's schema says what fits; any JSON value
+    by: str = pydantic.Field(default="", max_length=200)
 
 
 class RunRoutes:
@@ -96,7 +105,7 @@ class RunRoutes:
         else:
             run = await self._start(request)
         if as_stream:
-            return run.answer(location=request.run_path(run.id, "/events"))
+            return run.asgi(location=request.run_path(run.id, "/events"))
         headers = {b"location": request.run_path(run.id).encode("ascii"), b"x-run-id": run.id.encode("ascii")}
         document = _addresses(request, run.id)
         wait = _preferred_wait(request)
@@ -113,7 +122,9 @@ class RunRoutes:
         body = await read_json(request, _Start, self._options)
         team = self._runtime.team(body.team)
         files = [await self._runtime.uploaded(file, owner=_OWNER) for file in body.files]
-        return await self._runtime.start(team, body.input, key=key, owner=_OWNER, files=files, options=body.options)
+        return await self._runtime.start(
+            team, body.input, key=key, owner=_OWNER, files=files, options=body.options, session=body.session
+        )
 
     async def _wait(self, run: Run[Any], seconds: int, request: HttpRequest) -> None:
         """Until the run ends or the time is up.
@@ -174,7 +185,7 @@ class RunRoutes:
         except StoreDown as error:
             # To a stream that comes again this must not be a refusal; but without its row nobody's run is read.
             return EventStreamAnswer(cast("EventLog", _Away(error)), request.parameters["run"])
-        return run.answer(location=request.run_path(run.id, "/events"))
+        return run.asgi(location=request.run_path(run.id, "/events"))
 
     # --- stop ---------------------------------------------------------------------------------------------------------
     async def stop(self, request: HttpRequest) -> ASGIApp:
@@ -190,6 +201,18 @@ class RunRoutes:
         await run.stop(inv=body.inv or None, mode=body.mode, reason=body.reason)
         row = await self._runtime.store.row(run.id)
         return JsonAnswer({"run": run.id, "status": row.status if row else "stopped"}, status=202)
+
+    async def input(self, request: HttpRequest) -> ASGIApp:
+        """`POST /runs/{run}/input`: 202 once the answer was left for the run, which takes the first one that fits.
+
+        Raises:
+            InputUnknown: it asked no such question (404). InputAnswered: it was answered before (409).
+            InputExpiredError: it is closed (410). InvalidInput: the value does not fit its schema (422).
+        """
+        run = await self._run(request)
+        body = await read_json(request, _Input, self._options)
+        await run.answer(body.request, body.value, by=body.by)
+        return JsonAnswer({"run": run.id, "request": body.request}, status=202)
 
     # --- inside -------------------------------------------------------------------------------------------------------
     async def _run(self, request: HttpRequest) -> Run[Any]:

@@ -7,6 +7,7 @@ It is pure: it knows no socket, clock or store, and nothing of what an event mea
 
 from agentstream.wire import patch
 from agentstream.wire.codec import Head, SentEvent, decode_event, decode_sent, encode_event, peek
+from agentstream.wire.fit import misfit
 from agentstream.wire.sse import (
     HEARTBEAT,
     MAX_EVENT_BYTES,
@@ -48,6 +49,7 @@ __all__ = (
     "frame",
     "frames",
     "frames_at",
+    "misfit",
     "patch",
     "peek",
     "pieces",

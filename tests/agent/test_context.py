@@ -7,7 +7,7 @@ import anyio.lowlevel
 import msgspec
 import pytest
 
-from agentstream.agent import Context, as_agent, safe_failure
+from agentstream.agent import Context, RunOptions, as_agent, safe_failure
 from agentstream.errors import (
     AgentFailedError,
     EmitAfterEnd,
@@ -40,7 +40,7 @@ async def test_the_facts_of_a_run() -> None:
 
     with anyio.fail_after(10):
         async with Runtime() as runtime:
-            run = await runtime.start(tell, "t", owner="me", metadata={"page": 3})
+            run = await runtime.start(tell, "t", owner="me", options=RunOptions(metadata={"page": 3}))
             assert await run.result() == {
                 "run": run.id, "owner": "me", "session": "", "attempt": 1, "metadata": {"page": 3}, "files": 0,
                 "inv": "tell.1",

@@ -23,6 +23,7 @@ from agentstream.runtime.teams import load_teams  # noqa: E402
 from agentstream.store import open_store  # noqa: E402
 from agentstream.web import Settings  # noqa: E402
 from agentstream.web.server import Serving, run_server  # noqa: E402
+from claims._crash_team import crash_model, crash_team  # noqa: E402
 from claims._stamps import StampedStore  # noqa: E402
 from claims._teams import teams  # noqa: E402
 
@@ -85,8 +86,9 @@ def main() -> int:
     if job.stamps:
         runtime: Runtime = _StampedRuntime(StampedStore(open_store(job.store), Path(job.stamps)), settings)
     else:
-        served = [*teams(), *load_teams(job.teams)]
-        runtime = Runtime(job.store, teams=served, options=settings.limits, answers=settings.answers())
+        served = [*teams(), crash_team(), *load_teams(job.teams)]
+        models = {"crash": crash_model()}  # the other teams have none
+        runtime = Runtime(job.store, teams=served, models=models, options=settings.limits, answers=settings.answers())
 
     def ready(server: Serving) -> None:
         print("ready", server.url, flush=True)

@@ -149,7 +149,7 @@ class Reader:
             "headers": [(b"accept", b"text/event-stream")],
             "extensions": {},
         }
-        await run.answer()(scope, anyio.sleep_forever, self._send)  # type: ignore[arg-type]  # receive: nobody leaves
+        await run.asgi()(scope, anyio.sleep_forever, self._send)  # type: ignore[arg-type]  # receive: nobody leaves
 
     async def _send(self, message: Message) -> None:
         if message["type"] == "http.response.start":

@@ -28,6 +28,8 @@ PRINTS: Final = {
     "agents.md:review.py": "streams: 2 words",
     "agents.md:rounds.py": "True 6",
     "agents.md:weather.py": "-3.5 Oslo: -3.5",
+    "runs.md:limits.py": "stopped by its budget",
+    "runs.md:seats.py": "2 seats for the opera",
     "stores.md:keep.py": "finished kept",
     "stores.md:check_store.py": "kept",
 }

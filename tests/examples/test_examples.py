@@ -18,6 +18,11 @@ EXAMPLES: Final = Path(__file__).resolve().parents[2] / "examples"
 SCRIPTS: Final = {
     "plan_execute_verify.py": ("not accepted: 3 numbers are below 3", "after 2 rounds: {'mean': 3.875, 'median': 3.5}"),
     "follow.py": ("words: 14", "the same text: True"),
+    "ask.py": (
+        'approval: Run the tool book with {"city":"Tromsø","nights":5}?',
+        "booked: 5 nights in Tromsø; said before: 2 messages",
+    ),
+    "budget.py": ("coffee ended: budget", "stopped: budget", "asked: 10"),
     "bus_alone.py": ("0 waiting", "sensor  [0, 1, 2, 3, 4]"),
 }
 

@@ -112,6 +112,27 @@ async def test_other_schemas(tmp_path: Path) -> None:
             assert not conn.execute("SELECT 1 FROM sqlite_master WHERE name = 'runs'").fetchall()
 
 
+async def test_the_schema_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:
+    """Its runs are found by their sessions, and a process of that version may go on writing."""
+    path = tmp_path / "runs.db"
+    async with SqliteStore(path) as store:
+        old = new_run_id()
+        await store.create(old, "", "", Chunk(1, 1, b"{}\n"), facts=RunFacts(owner="o", session="s"))
+    with closing(sqlite3.connect(path)) as conn:
+        conn.executescript(
+            "DROP INDEX runs_of_session; ALTER TABLE runs DROP COLUMN session; PRAGMA user_version = 1; VACUUM"
+        )
+    async with SqliteStore(path) as store:
+        assert [row.run for row in await store.page(owner="o", session="s")] == [old]
+        with closing(sqlite3.connect(path)) as conn:
+            plan = conn.execute(
+                "EXPLAIN QUERY PLAN SELECT run FROM runs WHERE owner = ? AND session <> '' AND session = ? AND no < ?"
+                " ORDER BY no DESC LIMIT 9",
+                ("o", "s", 9),
+            ).fetchall()
+    assert "runs_of_session" in str(plan) and "TEMP B-TREE" not in str(plan)
+
+
 async def test_open_at_once(tmp_path: Path) -> None:
     """Many handles that open a new file at once all find one schema."""
     runs: list[str] = []

@@ -148,15 +148,20 @@ async def test_while_draining(tmp_path: Path) -> None:
 
 @pytest.mark.promise("P8")
 async def test_a_run_that_outlasts_its_seconds(tmp_path: Path) -> None:
-    """It is stopped with cause `shutdown`, which a server that comes after shows."""
+    """It is left to the server that comes after, which goes on with it as its next attempt."""
     store = f"sqlite:{tmp_path / 'runs.db'}"
     async with server(store, tmp_path, drain=0) as web:
         run = await web.start("waits")
         web.process.send_signal(signal.SIGINT)
         assert await web.process.wait() == 0
-    async with server(store, tmp_path) as later:
-        state = (await later.http.get(f"/runs/{run}")).json()
-        assert (state["status"], state["cause"]) == ("stopped", "shutdown")
+    async with server(store, tmp_path, drain=0) as later:
+
+        async def gone_on() -> bool:
+            state = (await later.http.get(f"/runs/{run}")).json()
+            return bool(state["agents"].get("waits.2", {}).get("replaces") == "waits.1")
+
+        await until(gone_on)
+        assert (await later.http.get(f"/runs/{run}")).json()["attempt"] == 2
 
 
 async def test_an_agent_that_cannot_be_ended(tmp_path: Path) -> None:

@@ -69,6 +69,10 @@ export async function start(body, key) {
 export const stop = (run) =>
   ask(`${runPath(run)}/stop`, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ mode: "now" }) });
 
+/** Answers a question of the run. */
+export const answer = (run, request, value) =>
+  ask(`${runPath(run)}/input`, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ request, value }) });
+
 export const artifactText = async (run, id) => (await ask(artifactPath(run, id))).text();
 
 /** A random key; `randomUUID` exists in secure contexts only, and a server in the local network is none. */

@@ -3,7 +3,7 @@
  * It joins the parts: recording (truth), follower (connection), views; it draws at most once a frame, however many events came.
  * It does not know event types, how things look, or anything that a reload must keep: the log has it all.
  */
-import { eventsPath, stop } from "./api.js";
+import { answer, eventsPath, stop } from "./api.js";
 import { Compose } from "./compose.js";
 import { $, attribute, h, say } from "./dom.js";
 import { Follower } from "./follow.js";
@@ -45,7 +45,7 @@ class App {
   #side;
 
   constructor() {
-    const hooks = { run: () => this.#run, onSize: () => this.#lanes.settle(), onZoom: zoom };
+    const hooks = { run: () => this.#run, onSize: () => this.#lanes.settle(), onZoom: zoom, onAnswer: (request, value) => answer(this.#run, request, value) };
     this.#lanes = new Lanes($("lanes"), $("tabs"), hooks);
     this.#head = new Head(hooks);
     this.#compose = new Compose($("compose"), (run) => this.#started(run));

@@ -271,7 +271,7 @@ const HANDLERS = new Map(Object.entries({
   "state.delta": (next, e) => Object.assign(next, { document: patch(next.document === undefined ? {} : next.document, e.ops) }),
 
   "input.requested": (next, e) => {
-    push(next, e, { kind: "ask", id: e.request, ask: e.kind || "question", text: e.prompt || "", answer: undefined, closed: "" });
+    push(next, e, { kind: "ask", id: e.request, ask: e.kind || "question", text: e.prompt || "", schema: e.schema, expires: e.expires, answer: undefined, closed: "" });
     if (next.invs[e.inv]) setInv(next, e.inv, { wait: "human", since: next.at });
   },
   "input.received": (next, e) => everywhere(next, [e.request], () => ({ answer: e.value === undefined ? null : e.value, closed: "answered" })),

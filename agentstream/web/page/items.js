@@ -6,9 +6,10 @@
 import { artifactBody, code, download, kindOf } from "./artifacts.js";
 import { Growing, h, say } from "./dom.js";
 import { clip, duration, plain, pretty, size } from "./format.js";
+import { answerOf, choicesOf, hintOf } from "./schema.js";
 import { codeOf, streamed } from "./text.js";
 
-/** @param {{run: () => string, onSize: () => void, onZoom: (src: string, name: string) => void}} hooks */
+/** @param {{run: () => string, onSize: () => void, onZoom: (src: string, name: string) => void, onAnswer: (request: string, value: unknown) => Promise<void>}} hooks */
 export function viewOf(item, hooks) {
   const view = (MAKERS[item.kind] || unknown)(item, hooks);
   const foot = h("p", { class: "superseded" });
@@ -183,18 +184,65 @@ function failureView(item) {
   return { el: h("div", { class: "failure" }, h("b", {}, item.code === "try" ? "Try failed." : `Failed: ${item.code}.`), " ", item.text) };
 }
 
-function askView(item) {
+function askView(item, hooks) {
   const { el, head, small } = card(item.ask === "approval" ? "Approval needed" : "Question to you", "ask");
+  el.dataset.testid = "ask";
   const reply = h("p", { class: "note" });
-  el.append(h("p", { class: "words" }, item.text), reply);
+  const form = answerForm(item, hooks, (words) => say(reply, words));
+  el.append(h("p", { class: "words" }, item.text), form, reply);
   return {
     el,
     head,
     update(now) {
       say(small, now.closed || "open");
-      say(reply, now.closed === "answered" ? `Answer: ${plain(now.answer)}` : now.closed ? "Closed without an answer." : "The run waits for an answer.");
+      const open = !now.closed;
+      if (open && !form.isConnected) reply.before(form);
+      if (!open) form.remove();
+      say(reply, now.closed === "answered" ? `Answer: ${plain(now.answer)}` : open ? "The run waits for an answer." : "Closed without an answer.");
     },
   };
+}
+
+/** What a person answers with: two buttons for leave, one for each choice, else a box. `tell` says what went wrong. */
+function answerForm(item, hooks, tell) {
+  const form = h("form", { class: "answer" });
+  const send = async (value) => {
+    const parts = [...form.elements];
+    parts.forEach((part) => (part.disabled = true));
+    try {
+      await hooks.onAnswer(item.id, value);
+      tell("Sent.");
+    } catch (error) {
+      parts.forEach((part) => (part.disabled = false));
+      tell(error.message);
+    }
+  };
+  const button = (words, value, primary) => {
+    const made = h("button", { type: "button", class: primary ? "go" : "", data: { testid: "answer-choice" } }, words);
+    made.addEventListener("click", () => send(value));
+    return made;
+  };
+  const choices = choicesOf(item);
+  if (choices) form.append(...choices.map(([words, value], n) => button(words, value, n === 0)));
+  else {
+    const box = h("textarea", { rows: "1", "aria-label": "Your answer", placeholder: hintOf(item.schema), data: { testid: "answer" } });
+    form.append(box, h("button", { type: "submit", class: "go", data: { testid: "answer-send" } }, "Answer"));
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      try {
+        send(answerOf(item.schema, box.value));
+      } catch (error) {
+        tell(error.message);
+      }
+    });
+    box.addEventListener("keydown", (event) => {
+      if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+        event.preventDefault();
+        form.requestSubmit();
+      }
+    });
+  }
+  return form;
 }
 
 function customView(item) {

@@ -76,3 +76,31 @@ export function inputOf(form, text, values) {
   }
   return input;
 }
+
+// --- answers to questions of a run ------------------------------------------------------------------------------------
+
+/** The few answers that there are, as pairs of words and value; null where a person must write. */
+export function choicesOf({ ask, schema }) {
+  if (ask === "approval") return [["Allow", true], ["Deny", false]];
+  if (schema?.type === "boolean") return [["Yes", true], ["No", false]];
+  if (Array.isArray(schema?.enum) && schema.enum.length <= 8) return schema.enum.map((value) => [String(value), value]);
+  return null;
+}
+
+/** What may be written, in a few words. */
+export function hintOf(schema) {
+  const names = Object.keys(schema?.properties || {});
+  if (names.length) return `JSON with ${names.slice(0, 6).join(", ")}`;
+  return { string: "Your answer", integer: "A whole number", number: "A number" }[schema?.type] || "JSON";
+}
+
+/** The words as the value that the schema asks for. Throws an Error that says what to write when they are none. */
+export function answerOf(schema, words) {
+  if (!schema || schema.type === "string") return words;
+  try {
+    return JSON.parse(words);
+  } catch {
+    if (schema.type) throw new Error(`${hintOf(schema)} is asked for.`);
+    return words;
+  }
+}
