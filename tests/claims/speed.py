@@ -1,6 +1,6 @@
 """Claims about cost: CPU time an event, as a ratio to a row of the same run.
 
-Comes in: the rows of `benchmarks/bus.py`. Goes out: ratios of the least of the rounds, and medians round by round.
+Comes in: the rows of `benchmarks/bus.py` and `benchmarks/parse.py`. Goes out: ratios of the least of the rounds, and medians round by round.
 It deliberately does not know absolute times: the machine may be shared, and its neighbours slow every row alike.
 """
 
@@ -12,7 +12,7 @@ import sys
 from types import ModuleType
 from typing import Final
 
-from claims import ROOT, Figure, at_most, claim
+from claims import ROOT, Figure, at_most, claim, real
 
 _AGENTS: Final = 16
 _EVENTS: Final = 64_000
@@ -58,5 +58,44 @@ def speed_bus() -> Figure:
             "emit to loop": round(ratio("emit", "loop"), 3),
             "queue to loop": round(ratio("queue", "loop"), 3),
             "rounds": _ROUNDS,
+        },
+    )
+
+
+_PARSE_ROUNDS: Final = 9
+_TO_SPLIT: Final = 1.5
+_TO_HTTPX_SSE: Final = 3.0
+_TO_SDK: Final = 40.0
+
+
+@claim(
+    "speed.parse",
+    f"A model's stream is parsed at most {_TO_SPLIT:g} times as slowly as by split and msgspec, {_TO_HTTPX_SSE:g} times "
+    f"as fast as by httpx-sse and json, {_TO_SDK:g} times as fast as by OpenAI's SDK",
+    unit="times split + msgspec, CPU time an event",
+)
+def speed_parse() -> Figure:
+    """Chunks of a chat completion, in reads of 1 to 2,048 bytes, from memory: each row from bytes to chunks as values.
+
+    The row of our deltas is the whole adapter, which the others do not have: it says what each chunk means.
+    """
+    for part in ("httpx_sse", "openai"):
+        real(part)
+    figures, events = _benchmark("parse").against_peers(400_000, _PARSE_ROUNDS)
+    least = {row: min(times) for row, times in figures.items()}  # a busy machine can only add time
+    ours = least["Decoder + msgspec"]
+    to_httpx_sse, to_sdk = least["httpx-sse + json"] / ours, least["OpenAI SDK"] / ours
+    return Figure(
+        ours / least["split + msgspec"],
+        n=events * _PARSE_ROUNDS,
+        bound=at_most(_TO_SPLIT),
+        ok=to_httpx_sse >= _TO_HTTPX_SSE and to_sdk >= _TO_SDK,
+        detail={
+            "faster than httpx-sse + json (at least 3)": round(to_httpx_sse, 2),
+            "faster than OpenAI's SDK (at least 40)": round(to_sdk, 1),
+            "our deltas to split + msgspec": round(least["our deltas"] / least["split + msgspec"], 2),
+            "our deltas faster than httpx-sse + json": round(least["httpx-sse + json"] / least["our deltas"], 2),
+            "our deltas faster than OpenAI's SDK": round(least["OpenAI SDK"] / least["our deltas"], 1),
+            "rounds": _PARSE_ROUNDS,
         },
     )
