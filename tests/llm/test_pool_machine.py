@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from agentstream.errors import (
     LLMAuthError,
@@ -70,6 +70,11 @@ class PoolMachine(RuleBasedStateMachine):
         self.added = 0
         for tier in (0, 0, 1):
             self.add(tier, 2, "k")
+
+    @initialize(seed=st.integers(0, 1_000))
+    def chance(self, seed: int) -> None:
+        """Jitter and choice are drawn, and the same for the same seed."""
+        self.core.random = random.Random(seed).random
 
     # --- rules --------------------------------------------------------------------------------------------------------
     @rule(tier=st.integers(0, 1), places=st.integers(1, 3), key=st.sampled_from(["", "k", "l"]))
