@@ -447,6 +447,32 @@ async def test_an_outage_is_not_multiplied() -> None:
         assert statistics.retry_tokens == 0
 
 
+async def test_the_trouble_of_some_is_not_everybodys() -> None:
+    """With the budget used up, a call still goes on to an endpoint that is well."""
+    endpoints = Endpoints({"a": failing(LLMServerError("no")), "b": Act()}, more={"b": {"tier": 1}})
+    async with endpoints.pool(retry=Retry(budget=0.0)) as pool:
+        assert [await text_of(pool) for _ in range(20)] == ["Hello"] * 20
+
+
+async def test_the_trouble_of_all_is_not_multiplied() -> None:
+    """Where each endpoint fails a third of its calls, repeats are what the budget allows, although none is open."""
+
+    def third(number: int) -> Act:
+        return failing(LLMServerError("no")) if number % 3 == 0 else Act()
+
+    endpoints = Endpoints(dict.fromkeys("abc", third))
+    async with endpoints.pool() as pool:
+        for _ in range(500):
+            try:
+                await text_of(pool)
+            except LLMServerError as error:
+                assert error.details["stopped"] == "retry_budget_exhausted"  # noqa: PT017 - most end well
+            await anyio.sleep(1)
+        statistics = pool.statistics()
+        assert 0.5 < statistics.success_rate < 0.9
+        assert statistics.amplification <= 1.15
+
+
 # --- the line ---------------------------------------------------------------------------------------------------------
 async def test_places_are_bounded_and_given_in_order() -> None:
     """Two at once; the others wait and come in the order in which they asked."""
@@ -810,6 +836,18 @@ async def test_entered_twice_and_again() -> None:
     assert type(await fails(pool)) is LLMRequestError
     async with pool:
         assert await text_of(pool) == "Hello"
+
+
+async def test_errors_of_the_block_stay_what_they_are() -> None:
+    """Neither an error nor a cancellation inside `async with pool` becomes a group, or is lost."""
+    pool = Endpoints({"a": Act()}).make()
+    with pytest.raises(KeyError):
+        async with pool:
+            raise KeyError
+    with anyio.move_on_after(1) as scope:
+        async with pool:
+            await anyio.sleep(10)
+    assert scope.cancelled_caught
 
 
 async def test_a_missing_key_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -142,12 +142,14 @@ class PoolMachine(RuleBasedStateMachine):
             assert isinstance(end, LLMError)
             error = type(end)(end.detail, retry_after=end.retry_after)
             again = self.core.fail(one.call, member, attempt, error, self.now)
+            others = [other for other in self.core.members.values() if other not in one.call.tried]
+            well = any(other.is_well(self.now) and not other.obstacle(self.now) for other in others)
             assert again == ("stopped" not in error.details)
             assert not (again and one.call.attempts >= 4)
             assert not (again and fault_of(error) is Fault.REQUEST)
             self.core.end(member, attempt, self.now)
             if again:
-                self.model.repeats += fault_of(error).counts
+                self.model.repeats += fault_of(error).counts and not well
                 self.place(one.call)
             return
         self.core.end(member, attempt, self.now)
@@ -206,7 +208,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     @invariant()
     def outages_are_not_multiplied(self) -> None:
-        """Repeats of failures that count are bounded by the budget, whatever happens."""
+        """Repeats while no other endpoint is well are bounded by the budget, whatever happens."""
         assert self.model.repeats <= 5 + 0.1 * self.model.successes + 1e-6
 
     @invariant()
