@@ -73,7 +73,6 @@ def speed_bus() -> Figure:
 
 
 _PARSE_ROUNDS: Final = 9
-_MORE: Final = 3
 _TO_SPLIT: Final = 1.5
 _TO_HTTPX_SSE: Final = 3.0
 _TO_SDK: Final = 40.0
