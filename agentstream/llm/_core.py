@@ -395,7 +395,7 @@ class Core:
             failovers=self.failovers,
             retry_tokens=round(self.budget.tokens, 2),
             connections=connections,
-            connect_time=round(sum(member.connect_seconds for member in members) / connections, 4)
+            connect_time=round(sum(member.connect_seconds for member in members) / connections, 6)
             if connections
             else 0.0,
             endpoints=tuple(member.statistics(now, recent) for member in members),

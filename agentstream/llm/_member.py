@@ -252,7 +252,7 @@ class Member:
             latency=round(self._latency / self.succeeded, 4) if self.succeeded else 0.0,
             share=round(self.health.recent.value(now) / recent, 4) if recent > 0 else 0.0,
             connections=self.connections,
-            connect_time=round(self._connecting / self.connections, 4) if self.connections else 0.0,
+            connect_time=round(self._connecting / self.connections, 6) if self.connections else 0.0,
             reconnects=self.reconnects,
             allowance_left=round(self.allowance.left(now), 4),
             last_error=self.last_error,

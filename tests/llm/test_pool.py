@@ -30,6 +30,7 @@ from agentstream.errors import (
     StreamBroken,
 )
 from agentstream.llm import LLM, Finish, LLMResult, TextPart
+from agentstream.llm._waiting import Line
 from agentstream.llm.endpoint import Alarm, Endpoint, PoolOptions
 from agentstream.llm.pool import EndpointPool
 from agentstream.policy import BreakerOptions, Reconnect, Retry
@@ -150,6 +151,14 @@ async def test_complete_repeats_what_broke_in_the_middle() -> None:
         with pytest.raises(LLMRequestError):
             await pool.complete(ASK)
         assert (pool.statistics().calls, pool.statistics().failed) == (2, 1)
+
+
+async def test_a_repeated_answer_has_its_own_time() -> None:
+    """What `complete` asks for again may take as long as at first."""
+    slow = Act(first=100.0, broken=StreamBroken("cut"))
+    endpoints = Endpoints({"a": slow, "b": Act(first=100.0)}, more={"b": {"tier": 1}})
+    async with endpoints.pool() as pool:
+        assert (await pool.complete(ASK)).text == "Hello"
 
 
 async def test_the_check_of_a_program_is_asked() -> None:
@@ -375,6 +384,54 @@ async def test_one_call_at_a_time_finds_out() -> None:
             for _ in range(10):
                 group.start_soon(text_of, pool)
         assert len(endpoints["a"].asked) == 6
+
+
+async def test_finding_out_is_not_left_to_bad_figures() -> None:
+    """After its pause the next call goes to the one that was given up, among equals too; not one that has failed."""
+    endpoints = Endpoints({"a": failing(LLMServerError("no")), "b": Act(), "c": Act()})
+    async with endpoints.pool(strategy="round_robin", breaker=NO_JITTER) as pool:
+        for _ in range(15):
+            await text_of(pool)
+        assert state_of(pool, "a") == "open"
+        for _ in range(3):
+            pool.strategy = "health"
+            await anyio.sleep(pool.statistics().endpoints[0].available_in)
+            asked = len(endpoints["a"].asked)
+            await text_of(pool)
+            assert len(endpoints["a"].asked) == asked + 1
+        await anyio.sleep(pool.statistics().endpoints[0].available_in - 1)
+        await pool.failover("c", seconds=1.5)
+        endpoints["b"].act = failing(LLMServerError("no"), after=2.0)
+        asked = len(endpoints["a"].asked)
+        assert await text_of(pool) == "Hello"  # from b to c, though a might be tried again by now
+        assert len(endpoints["a"].asked) == asked
+
+
+async def test_a_hang_counts_with_its_length() -> None:
+    """An endpoint that timed out is known as slow, without ever having given a first token."""
+    endpoints = Endpoints({"a": failing(LLMTimeout("no"), after=5.0), "b": Act()}, more={"b": {"tier": 1}})
+    async with endpoints.pool() as pool:
+        await text_of(pool)
+        assert pool.statistics().endpoints[0].first_token == 5.0
+
+
+async def test_the_word_goes_through_the_line() -> None:
+    """Who gets it and leaves, or cannot use it, hands it to the next; it ends behind the last."""
+    line = Line(3)
+    first, second, third = line.enter(), line.enter(), line.enter()
+    assert (len(line), line.full) == (3, True)
+    line.wake()
+    assert (first.served, second.served) == (True, False)
+    line.leave(first)
+    assert (second.served, third.served) == (True, False)
+    assert await second.wait(1)
+    line.pass_on(second)
+    assert third.served
+    line.pass_on(third)
+    line.leave(third)
+    assert not second.served
+    assert not await second.wait(1)
+    assert len(line) == 1
 
 
 async def test_a_call_that_left_leaves_the_way_open() -> None:
@@ -824,6 +881,19 @@ async def test_closing_ends_everything() -> None:
     assert type(await fails(pool)) is LLMRequestError
     assert (endpoints["a"].closed, endpoints["a"].active) == (1, 0)
     await pool.aclose()
+
+
+async def test_closing_reaches_who_waits_behind_an_answer() -> None:
+    """A call in the line is ended although the one before it goes on reading."""
+    endpoints = Endpoints({"a": Act()}, more={"a": {"max_concurrency": 1}})
+    pool = endpoints.make()
+    async with pool.stream(ASK), anyio.create_task_group() as group:
+        group.start_soon(fails, pool)
+        await anyio.wait_all_tasks_blocked()
+        began = anyio.current_time()
+        await pool.aclose()
+        await anyio.wait_all_tasks_blocked()
+        assert (pool.statistics().waiting, anyio.current_time()) == (0, began)
 
 
 async def test_entered_twice_and_again() -> None:

@@ -105,6 +105,20 @@ class PoolMachine(RuleBasedStateMachine):
         else:
             member.take_back()
 
+    @rule(which=st.integers(0, 9))
+    @precondition(lambda self: self.core.members)
+    def break_down(self, which: int) -> None:
+        """One fails until it is given up."""
+        member = list(self.core.members.values())[which % len(self.core.members)]
+        for _ in range(5):
+            if not member.obstacle(self.now):
+                call = self.core.new_call("", self.now)
+                self.model.calls += 1
+                attempt = self.core.begin(call, member, self.now)
+                self.model.attempts[member.name] += 1
+                self.core.fail(call, member, attempt, LLMServerError("no"), self.now)
+                self.core.end(member, attempt, self.now)
+
     @rule(strategy=st.sampled_from(STRATEGIES))
     def change(self, strategy: Strategy) -> None:
         """The strategy changes."""

@@ -45,6 +45,7 @@ class Kernel:
         self._limits = limits
         self._most = 2 * limits.result_bytes
         self._connections: dict[str, Connection] = {}
+        self._ended: anyio.Event | None = None
         self._home = _home()
         inputs = self._home / "in"
         inputs.mkdir()
@@ -140,8 +141,7 @@ class Kernel:
             await self._connections["shell"].send(frames)
             while not step.over and not step.too_loud:
                 await step.take(await self._next("iopub"))
-            if step.over:
-                await self._reply(step)
+            await self._reply(step)
         if not scope.cancelled_caught and step.over:
             return "output" if step.too_loud else None
         await self._stop(step)
@@ -172,9 +172,10 @@ class Kernel:
         return False
 
     async def _reply(self, step: Step) -> None:
-        while (message := await self._next("shell")).parent != step.id:
-            pass
-        message.as_(Reply)
+        """Take the answer to the request, which was sent before the step was over."""
+        while step.over and not step.answered:
+            message = await self._next("shell")
+            step.answered = message.parent == step.id and bool(message.as_(Reply))
 
     async def _collect(self, step: Step) -> None:
         """Take out the files that the step wrote."""
@@ -204,12 +205,19 @@ class Kernel:
         return CodeFailed(*of_status(status), result=step.result(), state_lost=True)
 
     async def end(self) -> None:
-        """End it and remove what it left; also when the caller is cancelled. May be called again."""
-        await self.process.end()
+        """End it and remove what it left; also when the caller is cancelled. May be called again, and by several."""
         with anyio.CancelScope(shield=True):
-            while self._connections:
-                await self._connections.popitem()[1].aclose()
-            await anyio.to_thread.run_sync(partial(shutil.rmtree, self._home, ignore_errors=True))
+            if self._ended is not None:
+                await self._ended.wait()
+                return
+            self._ended = anyio.Event()
+            try:
+                await self.process.end()
+                for connection in self._connections.values():
+                    await connection.aclose()
+                await anyio.to_thread.run_sync(partial(shutil.rmtree, self._home, ignore_errors=True))
+            finally:
+                self._ended.set()
 
 
 def _home() -> Path:

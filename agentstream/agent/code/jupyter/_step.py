@@ -34,12 +34,12 @@ _TEXT_CHARS: Final = 20_000
 
 
 class Step:
-    """One step: its request's id, what it raised, whether it is over, and what came of it so far."""
+    """One step: its request's id, what it raised, whether it is over and answered, and what came of it so far."""
 
     def __init__(self, id_: str, limits: Limits, output: OutputCallback | None) -> None:
         self.id = id_
         self.raised: Raised | None = None
-        self.over = False
+        self.over = self.answered = False
         self._limits = limits
         self._output = output
         self._began = monotonic()
