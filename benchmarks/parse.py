@@ -3,7 +3,7 @@
 Comes in: command-line options. Goes out: CPU time per event and, what counts, ratios of rows measured in one run.
 It deliberately knows no network: pieces of a stream are cut from memory.
 
-    python benchmarks/parse.py [--mb 8] [--rounds 7]
+    python benchmarks/parse.py [--mb 8] [--rounds 7] [--peers]
 """
 
 from __future__ import annotations
@@ -162,8 +162,8 @@ def _sdk_client(openai: Any) -> Any:  # Any: made once, since it reads the machi
 Row = tuple[str, Callable[[list[bytes]], int]]
 
 
-def measure(rows: list[Row], pieces: list[bytes], events: int, rounds: int) -> dict[str, float]:
-    """Median CPU µs per event of each row; rows take turns, so that a busy neighbour meets all of them."""
+def rounds_of(rows: list[Row], pieces: list[bytes], events: int, rounds: int) -> dict[str, list[float]]:
+    """CPU µs per event of each row, round by round; rows take turns, so that a busy neighbour meets all of them."""
     times: dict[str, list[float]] = {name: [] for name, _ in rows}
     for _ in range(rounds + 1):
         for name, run in rows:
@@ -172,7 +172,27 @@ def measure(rows: list[Row], pieces: list[bytes], events: int, rounds: int) -> d
             count = run(pieces)
             times[name].append((time.process_time() - start) / events * 1e6)
             assert count == events, (name, count, events)
-    return {name: median(values[1:]) for name, values in times.items()}
+    return {name: values[1:] for name, values in times.items()}
+
+
+def measure(rows: list[Row], pieces: list[bytes], events: int, rounds: int) -> dict[str, float]:
+    """The medians of the rounds."""
+    return {name: median(values) for name, values in rounds_of(rows, pieces, events, rounds).items()}
+
+
+PEERS: list[Row] = [
+    ("split + msgspec", split_and_decode),
+    ("Decoder + msgspec", decoder_and_decode),
+    ("our deltas", our_parser),
+    ("httpx-sse + json", httpx_sse_and_json),
+    ("OpenAI SDK", openai_sdk),
+]
+
+
+def against_peers(size: int, rounds: int, longest: int = 0) -> tuple[dict[str, list[float]], int]:
+    """All rows on one stream, in pieces as `cut` makes them; and how many events the stream has."""
+    stream, events = completions(size)
+    return rounds_of(PEERS, cut(stream, longest), events, rounds), events
 
 
 def show(title: str, results: dict[str, float], base: str) -> None:
@@ -202,6 +222,12 @@ def parsing(size: int, rounds: int) -> None:
     for title, variant in variants.items():
         reference[title] = measure(rows[3:], cut(variant, 0), events, rounds)["Decoder + msgspec"]
     show("Decoder + msgspec on other streams, random ~1 KB reads", reference, "split + msgspec")
+
+
+def peers(rounds: int) -> None:
+    for title, longest in (("random ~1 KB reads", 0), ("64 KB reads", 65_536)):
+        figures, _ = against_peers(400_000, rounds, longest)
+        show(f"peers, {title}, least of the rounds", {name: min(all_) for name, all_ in figures.items()}, PEERS[0][0])
 
 
 def framing(rounds: int) -> None:
@@ -247,7 +273,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mb", type=float, default=8, help="size of the stream, default 8")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--peers", action="store_true", help="compare with httpx-sse and the OpenAI SDK too")
     options = parser.parse_args()
+    if options.peers:
+        peers(options.rounds)
     parsing(int(options.mb * 1e6), options.rounds)
     framing(options.rounds)
 

@@ -2,7 +2,7 @@
 
 What comes in: a step with a query or instructions. What goes out: a `StepResult`; on the way the code as it is written,
 its output as it is printed, and its table and picture as artifacts, all as events of one call of the tool `python`. It
-does not judge the result. Code that a language model wrote goes to a sandbox that somebody named, and nowhere else.
+does not judge the result. Code that a language model wrote goes to a sandbox, and nowhere else.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from .models import StepResult
 from .offline import OfflineModel
 from .query import Query
 from .runner import CodeFailed, CodeResult, CodeRunner, RuleRunner
+from .sandboxed import SandboxRunner
 
 __all__ = ("PythonExecutor", "runner_for")
 
@@ -45,18 +46,22 @@ _INLINE_PLOTLY: Final = 32 * 1024
 
 
 def runner_for(llm: LLM, runner: CodeRunner | None) -> CodeRunner:
-    """Where code of this model may run.
+    """Where code of this model may run: the rules' beside us, a language model's in the sandbox that was named, else in
+    the library's own, which refuses where it does not work.
 
     Raises:
-        NoSandbox: it is a language model, and no sandbox was named.
+        NoSandbox: it is a language model, and what was named is no sandbox.
     """
     if isinstance(llm, OfflineModel):
         return RuleRunner()
-    if runner is not None and runner.trusted:
+    if runner is None:
+        return SandboxRunner()
+    if runner.trusted:
         return runner
     raise NoSandbox(
-        f"the model {llm.name!r} would write code, and code that a language model wrote runs only in a sandbox: hand"
-        " one in with Analyst(runner=…), or use the fixed rules instead of the model with Analyst(rules=True)"
+        f"the model {llm.name!r} would write code, and code that a language model wrote runs only in a sandbox, which"
+        f" {type(runner).__name__} is not: hand in another with Analyst(runner=…), or none for the library's own, or"
+        " use the fixed rules instead of the model with Analyst(rules=True)"
     )
 
 
@@ -64,7 +69,8 @@ class PythonExecutor(Executor[StepResult]):
     """Does a step by a Python program.
 
     Args:
-        runner: the sandbox for code that a language model wrote; code of the rules does not need one.
+        runner: the sandbox for code that a language model wrote, the library's own without one; code of the rules does
+            not need one.
         rules: whether to use the rules even where a language model is configured.
     """
 
@@ -78,7 +84,7 @@ class PythonExecutor(Executor[StepResult]):
         """Write the program, run it, keep what it made.
 
         Raises:
-            NoSandbox: code of a language model, and no sandbox named. LLMError: the model wrote no code.
+            NoSandbox: code of a language model, and no sandbox. LLMError: the model wrote no code.
         """
         llm = model_of(ctx, rules=self.rules)
         runner = runner_for(llm, self.runner)

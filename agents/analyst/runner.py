@@ -27,12 +27,13 @@ import anyio
 import anyio.abc
 import msgspec
 
+from agentstream.agent.code import Reason as CodeReason
 from agentstream.errors import MissingExtra, ToolError
 from agentstream.events import Json
 
 __all__ = ("CodeFailed", "CodeResult", "CodeRunner", "Limits", "Output", "Reason", "RuleRunner")
 
-Reason = Literal["exception", "time", "cpu", "memory", "output", "file_size", "processes", "module", "crash", "result"]
+Reason = CodeReason | Literal["module", "result"]
 Output = Callable[[str, str], Awaitable[None]]
 """Takes the channel (`stdout` or `stderr`) and more text of it."""
 

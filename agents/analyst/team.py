@@ -21,6 +21,7 @@ from .executor import PythonExecutor, runner_for
 from .models import Analysis, StepResult
 from .planner import DataPlanner
 from .runner import CodeRunner
+from .sandboxed import SandboxRunner
 from .verifier import RecomputingVerifier
 
 __all__ = ("Analyst", "rules", "team")
@@ -32,7 +33,8 @@ class Analyst(Agent[str, Analysis]):
     """Answers a question about one CSV file: plans, runs code, checks, and says what came out.
 
     Args:
-        runner: the sandbox for code that a language model writes. Without one a configured model is refused.
+        runner: the sandbox for code that a language model writes. Without one the library's own is used; where that
+            does not work, a configured model is refused.
         rules: use the fixed rules even where a language model is configured.
         rounds: how often a result that was found wrong is computed anew.
     """
@@ -54,14 +56,17 @@ class Analyst(Agent[str, Analysis]):
         """Answer `question`.
 
         Raises:
-            InvalidInput: no question, no file, or several. NoSandbox: a language model is configured and no sandbox.
+            InvalidInput: no question, no file, or several. NoSandbox: a language model is configured, and no
+                sandbox works here.
             AgentFailedError: a role failed, for instance on a file that is no CSV.
         """
         if not question.strip() or len(question) > _MAX_QUESTION:
             raise InvalidInput(f"ask a question of at most {_MAX_QUESTION:,} characters about the file")
         data_file(ctx)
         llm = model_of(ctx, rules=self.rules)
-        runner_for(llm, self.runner)  # refuses before anything was spent
+        runner = runner_for(llm, self.runner)  # refuses before anything was spent
+        if isinstance(runner, SandboxRunner):
+            await runner.check()
         outcome = await self._work.run(ctx, PlanTask(task=question))
         reply = await _reply(ctx, llm, question, outcome)
         return _analysis(outcome, reply, llm.name)

@@ -150,12 +150,12 @@ class Team(Generic[In, Out]):
     @cached_property
     def input_adapter(self) -> pydantic.TypeAdapter[In]:
         """Validates inputs."""
-        return pydantic.TypeAdapter(cast("type[In]", self.agent.types()[0]))
+        return _adapter(cast("type[In]", self.agent.types()[0]), f"the input of team {self.name}")
 
     @cached_property
     def output_adapter(self) -> pydantic.TypeAdapter[Out]:
         """Decodes results from the log."""
-        return pydantic.TypeAdapter(cast("type[Out]", self.agent.types()[1]))
+        return _adapter(cast("type[Out]", self.agent.types()[1]), f"the result of team {self.name}")
 
     def check_input(self, value: object) -> In:
         """`value` as the entry agent's task.
@@ -174,6 +174,14 @@ class Team(Generic[In, Out]):
         if isinstance(checked, str) and not checked.strip():
             raise InvalidInput(f"the input of team {self.name} is empty: say what it should do")
         return checked
+
+
+def _adapter(type_: type[I], what: str) -> pydantic.TypeAdapter[I]:
+    """Raises `InvalidInput` for a type that cannot be validated."""
+    try:
+        return pydantic.TypeAdapter(type_)
+    except pydantic.errors.PydanticUserError as error:
+        raise InvalidInput(f"{what} is annotated with a type that cannot be checked: {error.message}") from None
 
 
 def _first_line(agent: Agent[Any, Any]) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import socket
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from agentstream.agent.code import probe
 from agentstream.cli._new import starters
 from agentstream.cli._safe import one_line
 from agentstream.cli._terminal import Exit
@@ -54,6 +54,11 @@ _VARIABLES: Final = (
     "OPENAI_API_KEY",
     "OPENAI_BASE_URL",
     "OPENAI_MODEL",
+    "AGENTSTREAM_PROVIDER",
+    "ANTHROPIC_API_KEY",
+    "GEMINI_API_KEY",
+    "GOOGLE_API_KEY",
+    "OLLAMA_HOST",
 )
 _PROXIES: Final = ("http_proxy", "https_proxy", "all_proxy")
 _PORT: Final = 8000
@@ -195,9 +200,8 @@ def _port() -> Finding:
 
 
 def _tools() -> Iterator[Finding]:
-    found = shutil.which("bwrap") is not None
-    text = "bubblewrap is here" if found else "bubblewrap is not here"
-    yield Finding("works", "sandbox", "ok" if found else "note", text)
+    report = probe()
+    yield Finding("works", "sandbox", "ok" if report.ok else "note", str(report))
 
 
 # --- what is configured -----------------------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ def serve_teams(teams: Sequence[str], given: Mapping[str, object], *, file: str 
             f"name the teams to serve: {command_name()} serve PATH… (or set `teams` in agentstream.toml). "
             f"To begin with one: {command_name()} new mine --from {known}"
         )
-    runtime = Runtime(settings.store, teams=loaded, options=settings.limits)
+    runtime = Runtime(settings.store, teams=loaded, options=settings.limits, answers=settings.answers())
 
     def ready(serving: Serving) -> None:
         sys.stdout.write(_banner(serving.url, settings, [team.name for team in loaded]))

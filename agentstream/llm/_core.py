@@ -150,10 +150,17 @@ class Core:
             return due[0]
         return self.balancer.choose(free, now, self.random, key=call.key)
 
-    def has_another(self, call: Call, now: float) -> bool:
-        """Whether an endpoint that this call has not tried could take it now."""
+    def has_another(self, call: Call, now: float, *, well: bool = False) -> bool:
+        """Whether an endpoint that this call has not tried could take it now.
+
+        `well`: one without trouble. The retry budget keeps repeats from pressing on endpoints that are in trouble; that
+        others are is no reason to leave a call unanswered.
+        """
         return any(
-            member not in call.tried and member.credential not in call.refused and not member.obstacle(now)
+            member not in call.tried
+            and member.credential not in call.refused
+            and not member.obstacle(now)
+            and (not well or member.is_well(now))
             for member in self.members.values()
         )
 
@@ -253,7 +260,7 @@ class Core:
             stopped = "not_retryable"
         elif call.attempts >= self.retry.attempts:
             stopped = "attempts"
-        elif not self.budget.allows:
+        elif not (self.budget.allows or self.has_another(call, now, well=True)):
             stopped = "retry_budget_exhausted"
         error.details = {**error.details, **self._facts(call, stopped), "endpoint": member.name}
         call.again = not stopped
@@ -388,7 +395,7 @@ class Core:
             failovers=self.failovers,
             retry_tokens=round(self.budget.tokens, 2),
             connections=connections,
-            connect_time=round(sum(member.connect_seconds for member in members) / connections, 4)
+            connect_time=round(sum(member.connect_seconds for member in members) / connections, 6)
             if connections
             else 0.0,
             endpoints=tuple(member.statistics(now, recent) for member in members),

@@ -25,6 +25,7 @@ __all__ = ("Attempt", "Member", "Obstacle")
 _log = logging.getLogger("agentstream.llm.pool")
 
 _ACCOUNT_S: Final = 900.0
+_WELL: Final = 0.9
 _RATE_FIRST_S: Final = 1.0
 _RATE_LONGEST_S: Final = 60.0
 _ASKED_LONGEST_S: Final = 900.0  # what a provider may ask for; a date in a far year is a mistake
@@ -105,6 +106,10 @@ class Member:
         if self.health.active >= self.endpoint.max_concurrency:
             return "busy"
         return ""
+
+    def is_well(self, now: float) -> bool:
+        """Whether there is no sign of trouble: hardly a failure of late, and nothing to find out first."""
+        return self.breaker.state(now) is BreakerState.CLOSED and self.health.success.value >= _WELL
 
     def ready_at(self, now: float) -> float:
         """When it may be asked as far as time alone decides; infinite where it does not."""
@@ -247,7 +252,7 @@ class Member:
             latency=round(self._latency / self.succeeded, 4) if self.succeeded else 0.0,
             share=round(self.health.recent.value(now) / recent, 4) if recent > 0 else 0.0,
             connections=self.connections,
-            connect_time=round(self._connecting / self.connections, 4) if self.connections else 0.0,
+            connect_time=round(self._connecting / self.connections, 6) if self.connections else 0.0,
             reconnects=self.reconnects,
             allowance_left=round(self.allowance.left(now), 4),
             last_error=self.last_error,

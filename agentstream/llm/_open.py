@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import socket
 import ssl
-import urllib.request
 from typing import TYPE_CHECKING, Final, cast
 
 import anyio
@@ -42,7 +41,9 @@ class ClientMaker:
     """Makes HTTP clients that share one TLS context: reading the machine's certificates is what a start costs."""
 
     def __init__(self) -> None:
-        self._httpx = importlib.import_module("httpx")  # not at the top: see `HttpLLM`
+        # Not at the top: see `HttpLLM`. The other is drawn in by httpx, and is as slow to import.
+        self._httpx = importlib.import_module("httpx")
+        self._proxies = importlib.import_module("urllib.request").getproxies
         self._tls: ssl.SSLContext | None = None
 
     def make(self, endpoint: Endpoint) -> httpx.AsyncClient:
@@ -51,7 +52,7 @@ class ClientMaker:
         limits = self._httpx.Limits(
             max_connections=kept.most, max_keepalive_connections=kept.kept, keepalive_expiry=kept.expiry
         )
-        proxied = bool(urllib.request.getproxies())
+        proxied = bool(self._proxies())
         tls = self._context(plain=endpoint.address.startswith("http:") and not proxied)
         if proxied:
             return cast("httpx.AsyncClient", self._httpx.AsyncClient(verify=tls, limits=limits))

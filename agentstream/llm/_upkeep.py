@@ -85,10 +85,10 @@ class Upkeep:
             status = await member.fetch()
         except LLMError as error:
             return error.http_status or 0, error.code
-        except Exception:
-            if self._core.options.check is None:
-                raise
-            return 0, LLMConnectionError.code  # the program's own check says no by raising whatever it likes
+        except Exception as error:  # noqa: BLE001 - a program's own check says no by raising whatever it likes
+            # Only the kind: what it says may hold anything. No check may end what runs beside the calls.
+            member.say("check of %s raised %s", member.name, type(error).__name__)
+            return 0, LLMConnectionError.code
         if status >= 500:
             return status, LLMServerError.code
         return status, _REFUSED if status == 401 else ""

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import anyio
 
+from agentstream.clock import SYSTEM_CLOCK
+
 if TYPE_CHECKING:
     import httpx
 
@@ -115,7 +117,10 @@ class Watched:
 
 
 class _Trace:
-    """Measures one request's connection, TLS included; `seconds` stays None where a kept one served."""
+    """Measures one request's connection, TLS included; `seconds` stays None where a kept one served.
+
+    By the machine's clock: a loop's own may count whole milliseconds (uvloop), and a network takes no virtual time.
+    """
 
     def __init__(self, call: str) -> None:
         self.call = call
@@ -124,6 +129,6 @@ class _Trace:
 
     async def event(self, name: str, _info: Mapping[str, Any]) -> None:  # Any: whatever the library tells
         if name == "connection.connect_tcp.started":
-            self._began = anyio.current_time()
+            self._began = SYSTEM_CLOCK.monotonic()
         elif name in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
-            self.seconds = anyio.current_time() - self._began
+            self.seconds = SYSTEM_CLOCK.monotonic() - self._began

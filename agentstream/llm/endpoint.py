@@ -26,7 +26,7 @@ from agentstream.llm.providers import provider_named
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ("Alarm", "Connections", "Endpoint", "EndpointTimeouts", "HealthCheck", "Opener", "PoolOptions")
+__all__ = ("Alarm", "Connections", "Endpoint", "EndpointTimeouts", "HealthCheck", "Opener", "PoolOptions", "credential")
 
 _NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}$"
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)

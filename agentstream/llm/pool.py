@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, cast
 
 import anyio
+from anyio.abc import TaskGroup
 
 from agentstream.errors import InvalidInput
 from agentstream.llm._call import PoolStream, complete
@@ -33,9 +34,10 @@ from agentstream.policy import BreakerOptions, Retry, Strategy
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ("EndpointPool",)
+__all__ = ("Endpoint", "EndpointPool", "PoolOptions")
 
 _LEAVE_S: Final = 1.0
+_CLOSE_S: Final = 5.0
 
 
 class EndpointPool:
@@ -78,7 +80,7 @@ class EndpointPool:
         self._given = http
         self._maker = ClientMaker() if http is None else None
         self._upkeep = Upkeep(self._core)
-        self._stack: AsyncExitStack | None = None
+        self._group: TaskGroup | None = None
         self._debug = self._core.options.debug
         for endpoint in endpoints:
             self._join(endpoint)
@@ -111,24 +113,27 @@ class EndpointPool:
 
     # --- living -------------------------------------------------------------------------------------------------------
     async def __aenter__(self) -> Self:
-        if self._stack is not None:
+        if self._group is not None:
             raise InvalidInput(f"pool {self._name!r} is entered already")
         self._core.closed = False
-        self._stack = AsyncExitStack()
-        self._stack.push_async_callback(self.aclose)
-        group = await self._stack.enter_async_context(anyio.create_task_group())
-        self._stack.callback(group.cancel_scope.cancel)
-        group.start_soon(self._live)
+        self._group = anyio.create_task_group()
+        await self._group.__aenter__()
+        self._group.start_soon(self._live)
         self._set_probing()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        stack, self._stack = self._stack, None
+        group, self._group = self._group, None
         self._set_probing()
-        if stack is not None:
-            await stack.__aexit__(kind, error, trace)
+        try:
+            await self.aclose()
+        finally:
+            if group is not None:
+                group.cancel_scope.cancel()
+                # Not told of the block's own error, which it would wrap into a group.
+                await group.__aexit__(None, None, None)
 
     async def _live(self) -> None:
         if self._core.options.prewarm:
@@ -143,8 +148,10 @@ class EndpointPool:
                 stream.move()
         self._core.line.wake_all()
         self._upkeep.changed()
-        for member in self._members():
-            await self._part(member)
+        with anyio.move_on_after(_CLOSE_S, shield=True):
+            async with AsyncExitStack() as stack:  # one that fails to close keeps no other open
+                for member in self._members():
+                    stack.push_async_callback(self._part, member)
 
     # --- endpoints ----------------------------------------------------------------------------------------------------
     @property
@@ -179,7 +186,7 @@ class EndpointPool:
             InvalidInput, NoModelConfigured: as in the constructor; the pool is then as it was.
         """
         member = self._join(endpoint)
-        if self._stack is not None and self._core.options.prewarm and self._core.can_ask(member):
+        if self._group is not None and self._core.options.prewarm and self._core.can_ask(member):
             await self._check([member])
         self._core.line.wake_all()
         self._upkeep.changed()
@@ -308,7 +315,7 @@ class EndpointPool:
     def _set_probing(self) -> None:
         """Only while checks run may they be what finds out that an endpoint is back."""
         for member in self._members():
-            member.checked_only = self._stack is not None and member.endpoint.health_check.active
+            member.checked_only = self._group is not None and member.endpoint.health_check.active
 
     async def _check(self, members: list[Member]) -> list[CheckResult]:
         for member in members:
@@ -337,7 +344,9 @@ class EndpointPool:
 
     async def _part(self, member: Member) -> None:
         """Close what belongs to an endpoint."""
-        if member.llm is not None:
-            await member.llm.aclose()
-        if member.http is not None:
-            await member.http.aclose()
+        try:
+            if member.llm is not None:
+                await member.llm.aclose()
+        finally:
+            if member.http is not None:
+                await member.http.aclose()

@@ -12,9 +12,9 @@ from typing import Final
 
 __all__ = ("Decayed", "Ewma", "Health", "PeakEwma", "Window")
 
-UNKNOWN_S: Final = 1.0
-LATENCY_TAU_S: Final = 10.0
-SUCCESS_TAU_S: Final = 30.0
+_UNKNOWN_S: Final = 1.0
+_LATENCY_TAU_S: Final = 10.0
+_SUCCESS_TAU_S: Final = 30.0
 _HALF_LIFE_S: Final = 30.0
 _LEAST_SUCCESS: Final = 0.05
 _CLOSE: Final = 1e-9
@@ -46,7 +46,7 @@ class PeakEwma:
 
     __slots__ = ("_seen", "_tau", "_value")
 
-    def __init__(self, tau: float = LATENCY_TAU_S) -> None:
+    def __init__(self, tau: float = _LATENCY_TAU_S) -> None:
         self._tau = tau
         self._value: float | None = None
         self._seen = 0.0
@@ -68,7 +68,7 @@ class PeakEwma:
     @property
     def value(self) -> float:
         """The average; a second where nothing is known."""
-        return UNKNOWN_S if self._value is None else self._value
+        return _UNKNOWN_S if self._value is None else self._value
 
 
 class Decayed:
@@ -139,7 +139,7 @@ class Health:
 
     def __init__(self) -> None:
         self.first_token = PeakEwma()
-        self.success = Ewma(1.0, SUCCESS_TAU_S)
+        self.success = Ewma(1.0, _SUCCESS_TAU_S)
         self.recent = Decayed()
         self.waiting: dict[int, float] = {}
         self.active = 0

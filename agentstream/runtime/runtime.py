@@ -228,6 +228,7 @@ class Runtime:
         if isinstance(team, Agent):
             team = Team(team.name, team)
         task = team.check_input(input)
+        team.output_adapter  # noqa: B018  (a result type that cannot be decoded is told now, not at the end)
         settled = (options or RunOptions()).over(team.options)
         handed = local_files(files)
         shown = _input(task)

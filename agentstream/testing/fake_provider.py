@@ -10,7 +10,8 @@ nobody else's machine.
 
 from __future__ import annotations
 
-import gzip
+import struct
+import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -38,7 +39,7 @@ from agentstream.testing._fake_script import (
 __all__ = ("FakeAnswer", "FakeProvider", "FakeRequest", "Fault", "ProviderItem")
 
 _KEPT: Final = 64
-_MEMBER: Final = 1 << 20  # a packed file may be several packed files in a row; one of them is quickly packed
+_BLOCK: Final = 1 << 20
 _GONE: Final = (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream)
 
 
@@ -76,6 +77,7 @@ class FakeProvider:
         self._kept: OrderedDict[str, list[bytes]] = OrderedDict()  # answers in the background, by name
         self._cancelled: set[str] = set()
         self._stack = AsyncExitStack()
+        self._leaving = anyio.Event()  # set when the next connection ends
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
@@ -90,8 +92,9 @@ class FakeProvider:
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        return await self._stack.__aexit__(kind, error, trace)
+    ) -> None:
+        # Without the error of the block, which the server's task group would wrap into a group of errors.
+        await self._stack.__aexit__(None, None, None)
 
     @property
     def root(self) -> str:
@@ -107,6 +110,11 @@ class FakeProvider:
         if provider not in FORMATS:
             raise InvalidInput(f"no provider is called {provider!r}; there are {', '.join(FORMATS)}")
         return self.root + FORMATS[provider].prefix
+
+    async def until_left(self, connections: int = 1) -> None:
+        """Wait until so many connections have ended since the beginning; bound it with `anyio.fail_after`."""
+        while self.left < connections:
+            await self._leaving.wait()
 
     @property
     def cancelled(self) -> frozenset[str]:
@@ -125,6 +133,8 @@ class FakeProvider:
             pass  # the client has left, which is its right
         finally:
             self.left += 1
+            self._leaving.set()
+            self._leaving = anyio.Event()
 
     async def _handle(self, connection: Connection, raw: RawRequest) -> None:
         path = urlsplit(raw.path).path
@@ -260,12 +270,25 @@ async def _list(connection: Connection, path: str) -> None:
 async def _refuse(connection: Connection, fault: Fault, provider: str, said: str) -> None:
     if fault.kind == "gzip_bomb":
         headers = {"content-type": FORMATS[provider].content_type, "content-encoding": "gzip"}
-        await connection.answer(200, headers, gzip.compress(bytes(_MEMBER)) * (fault.size // _MEMBER + 1))
+        await connection.answer(200, headers, _bomb(fault.size))
     elif fault.kind == "wrong_type":
         await connection.answer(200, {"content-type": fault.content_type}, b"<!doctype html><p>" + said.encode())
     else:
         body = FORMATS[provider].refusal(fault.status, fault.code, said)
         await connection.answer(fault.status, {**_JSON, **dict(fault.headers)}, msgspec.json.encode(body))
+
+
+def _bomb(size: int) -> bytes:
+    """A gzip file about a thousandth as large as what is in it; quickly made, out of one block again and again."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    zeros = bytes(_BLOCK)
+    block = packer.compress(zeros) + packer.flush(zlib.Z_FULL_FLUSH)  # knows nothing of what comes before it
+    count, checksum = size // _BLOCK + 1, 0
+    for _ in range(count):
+        checksum = zlib.crc32(zeros, checksum)
+    end = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS).flush()
+    head = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"  # RFC 1952: deflate, no time, no name, no system
+    return head + block * count + end + struct.pack("<II", checksum, count * _BLOCK & 0xFFFFFFFF)
 
 
 async def _send(connection: Connection, frames: list[bytes]) -> None:
@@ -297,6 +320,6 @@ async def _fail(
         await connection.cut(frames[len(whole)], reset=fault.reset)
     elif fault.kind == "error":
         await _send(connection, [error])
-    else:  # broken_json: cut inside its braces, so that the frame itself is whole
-        broken = frames[len(whole)].replace(b"}", b"", 1)
-        await _send(connection, [broken, *frames[len(whole) + 1 :]])
+    else:  # broken_json: without its last brace, which is the object's own
+        before, _, after = frames[len(whole)].rpartition(b"}")
+        await _send(connection, [before + after, *frames[len(whole) + 1 :]])

@@ -138,11 +138,13 @@ class ScriptedModel:
     def _deltas(self, result: LLMResult) -> Iterator[Delta]:
         for piece in _pieces(result.thinking):
             yield ThinkingPart(piece)
+        for thought in result.thoughts:
+            yield ThinkingPart("", thought)
         for piece in _pieces(result.text):
             yield TextPart(piece)
         for index, call in enumerate(result.tool_calls):
             self._calls += 1
-            yield ToolCallPart(index, call.id or f"call_{self._calls}", call.name)
+            yield ToolCallPart(index, call.id or f"call_{self._calls}", call.name, signature=call.signature)
             for piece in _pieces(call.arguments):
                 yield ToolCallPart(index, arguments=piece)
 

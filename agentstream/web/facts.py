@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import anyio
 import pydantic
 
-from agentstream.errors import Overloaded, StoreDown
+from agentstream.errors import InvalidInput, Overloaded, StoreDown
 from agentstream.web.exchange import HttpRequest, JsonAnswer
 
 if TYPE_CHECKING:
@@ -72,5 +72,5 @@ def _schema(adapter: Callable[[], pydantic.TypeAdapter[Any]], mode: Literal["val
     """The JSON schema of a type; `{}`, which is any value, where it has none."""
     try:
         return adapter().json_schema(mode=mode)
-    except (pydantic.PydanticUserError, NameError):
+    except (InvalidInput, pydantic.PydanticUserError, NameError):
         return {}

@@ -47,7 +47,7 @@ from agentstream.events import (
     ToolStarted,
     Usage,
 )
-from agentstream.llm import LLMResult, Message, ToolCall, ToolCallPart
+from agentstream.llm import LLMResult, Message, Thought, ToolCall, ToolCallPart
 from agentstream.testing.scripted import Broken, ScriptedModel
 from recording_host import RecordingHost
 
@@ -191,6 +191,19 @@ async def test_tools_run_and_the_model_goes_on() -> None:
     )
     assert (reply.text, reply.usage, reply.tool_calls) == ("3", Usage(30, 5, calls=2), calls((1, 2)))
     host.assert_closed()
+
+
+async def test_thoughts_and_signatures_go_back_with_the_calls() -> None:
+    """What a provider sealed stands unchanged on the assistant's message, and is no event."""
+    thought = Thought("anthropic.thinking", "Hm.", "sealed")
+    call = ToolCall("a", "add", '{"a": 1, "b": 2}', "signed")
+    model = ScriptedModel(LLMResult("", "Hm.", (call,), thoughts=(thought,)), "3")
+    host = RecordingHost(model)
+    reply = await generate(host, "1+2?", tools=[add])
+    (_, asked, _) = model.requests[1].messages
+    assert (asked.thoughts, asked.tool_calls) == ((thought,), (call,))
+    assert reply.messages[1] == asked
+    assert not any("sealed" in repr(event) or "signed" in repr(event) for event in host.events)
 
 
 async def test_the_agent_s_own_tools() -> None:

@@ -215,13 +215,14 @@ async def foreign_clients() -> Figure:
 
 
 # --- what faults come to ----------------------------------------------------------------------------------------------
-_SCRIPTS: Final = 200
+_SCRIPTS: Final = 120
 
 
 @claim(
     "llm.fault-script",
     "Any script of faults ends in one whole answer or one typed error, and tells no key and no prompt",
     unit="scripts with another outcome",
+    limit=240.0,
 )
 async def fault_script(seed: int) -> Figure:
     """Scripts drawn from the seed, in all formats: a run with its tries, then each answer alone."""
@@ -244,7 +245,7 @@ async def fault_script(seed: int) -> Figure:
         n=played,
         bound=exactly(0),
         # A promise that is kept because nothing ever worked, or never failed, would be none.
-        ok=outcomes["whole"] > played / 20 and len(outcomes) > 8,
+        ok=outcomes["whole"] > played / 20 and len(outcomes) > 5,
         seed=seed,
         detail={"outcomes": dict(outcomes.most_common()), "otherwise": failed[:5]},
     )

@@ -18,7 +18,7 @@ import tempfile
 import time
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -42,6 +42,7 @@ _RUN_S: Final = 120.0
 _RECEIVE_BUFFER: Final = 64 * 1024
 
 _CUT: Final = re.compile(r"^([0-9-]+ [0-9:]+),([0-9]{3}) .* was cut \(stalled\)", re.MULTILINE)
+_COMMENT: Final = re.compile(rb"^:[^\n]*\n", re.MULTILINE)
 _ID: Final = re.compile(rb"(?:^|\n\n)id: [A-Za-z0-9_-]{22}\.[A-Za-z0-9]{6}\.([0-9]+)\n")
 
 
@@ -51,6 +52,7 @@ class Reading:
     Attributes:
         last: seq of the last complete frame.
         wrong: frames lost, doubled or out of order.
+        notes: the first of them in words.
         times: (last seq, monotonic nanoseconds) after each piece that completed a frame.
         complete: the stream's end was said.
         cut: the connection ended without that.
@@ -59,6 +61,7 @@ class Reading:
     def __init__(self, port: int, path: str) -> None:
         self.last = 0
         self.wrong = 0
+        self.notes: list[str] = []
         self.times: list[tuple[int, int]] = []
         self.complete = self.cut = False
         self._port, self._path = port, path
@@ -84,10 +87,6 @@ class Reading:
         """Leave."""
         self.sock.close()
 
-    def digest(self) -> str:
-        """Of all complete frames so far."""
-        return self._hash.hexdigest()
-
     def take(self, most: int = 1 << 18) -> None:
         """Take what there is; waits for it where there is nothing."""
         try:
@@ -111,21 +110,34 @@ class Reading:
             if not found:
                 self._rest = data
                 return
-            self.wrong += head != b"retry: 2000\n"
+            self._check(head == b"retry: 2000\n", f"the stream began with {head!r}")
             self._opened, data = True, rest
         end = data.rfind(b"\n\n") + 2
         if end < 2:
             self._rest = data
             return
         frames, self._rest = data[:end], data[end:]
+        if frames.startswith(b":") or b"\n:" in frames:  # a machine so busy that heartbeats are due
+            frames = _COMMENT.sub(b"", frames)
         self._hash.update(frames)
         seqs = [int(seq) for seq in _ID.findall(frames[:-2])]
-        expected = range(self.last + 1, self.last + 1 + len(seqs))
-        self.wrong += sum(seq != wanted for seq, wanted in zip(seqs, expected, strict=True))
-        self.last = seqs[-1]
+        for seq in seqs:
+            self._check(seq == self.last + 1, f"{seq} came after {self.last}")
+            self.last = seq
+        self._check(len(seqs) == frames.count(b"\n\n"), f"something without an id came before {self.last}")
         begin = frames.rfind(b"\n\nid: ") + 6 if len(seqs) > 1 else len(b"id: ")
         self._cursor = frames[begin : frames.index(b"\n", begin)].decode()
         self.times.append((self.last, now))
+
+    def _check(self, ok: bool, note: str) -> None:
+        if not ok:
+            self.wrong += 1
+            self.notes = [*self.notes, note][:3]
+
+    def hold_against(self, frames: int, digest: str) -> int:
+        """The number of frames that are wrong, given how many there are in the log and their digest."""
+        self._check(self._hash.hexdigest() == digest, "the bytes are not the log's")
+        return self.wrong + abs(frames - self.last)
 
 
 @dataclass
@@ -133,7 +145,7 @@ class Round:
     """What one run gave, with or without a stalled reader.
 
     Attributes:
-        wrong: frames lost, doubled, out of order, or not the log's bytes.
+        wrong: frames lost, doubled, out of order, or not the log's bytes; the first of them are in `notes`.
         frames: frames that were read and checked.
         peak: most memory that the server had until the run was over, in MB.
         peak_after: the same after one reader had read it all from the file: the stalled one, or a fifth once more.
@@ -144,6 +156,7 @@ class Round:
     """
 
     wrong: int = 0
+    notes: list[str] = field(default_factory=list)
     frames: int = 0
     peak: float = 0.0
     peak_after: float = 0.0
@@ -176,7 +189,8 @@ def one_round(folder: Path, *, stalled: bool, total: int = _TOTAL) -> Round:
                 reader.close()
     frames, digest = anyio.run(_log, address, path.split("/")[2])
     found.frames = sum(reader.last for reader in readers)
-    found.wrong = sum(reader.wrong + abs(frames - reader.last) + (reader.digest() != digest) for reader in readers)
+    found.wrong = sum(reader.hold_against(frames, digest) for reader in readers)
+    found.notes = [f"reader {n}: {note}" for n, reader in enumerate(readers) for note in reader.notes]
     appended = list(read_stamps(stamps))
     times = [reader.times for reader in readers[: _READERS - 1]]
     found.p99 = _p99(times, appended)
@@ -284,6 +298,7 @@ def stalled(seed: int) -> Figure:
         seed=seed,
         detail={
             "frames lost, doubled or different": wrong,
+            **{f"{number} {note}": "" for number, one in enumerate((*control, *stall)) for note in one.notes},
             "p99 from append to receive": f"× {ratio:.2f} (≤ {_MOST_RATIO:g})",
             "cut off in time": f"{cut_in_time} (between {_SEND_TIMEOUT_S:g} and {_LATEST_CUT_S:g} s after its stop)",
             **{f"{name}, stalled": _list(stall, name) for name in _SHOWN},

@@ -35,6 +35,7 @@ _TERMINAL: Final = ('"type":"run.finished"', '"type":"run.failed"', '"type":"run
     "readme.verbatim",
     "Every Python block of the README runs as it stands, resumes, and passes mypy and pyright in strict mode",
     unit="blocks that did not",
+    limit=300.0,
 )
 def verbatim() -> Figure:
     """Write the blocks to files, run each in its own way, and hold what it says against what the README says."""

@@ -6,6 +6,7 @@ import json
 import re
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -93,3 +94,19 @@ def test_addresses_of_nothing(address: str) -> None:
     """What is no run is said to be none."""
     with pytest.raises(InvalidInput, match="is no run"):
         where_is(address)
+
+
+@pytest.mark.real("uvicorn")
+@pytest.mark.promise("W-heartbeat")
+def test_serve_heeds_the_heartbeat_of_its_settings(started: Callable[..., Any], folder: Path) -> None:
+    """A silent run's stream carries a comment after the time that the settings name, not after the default of 15 s."""
+    (folder / "agentstream.toml").write_text("heartbeat = 0.2\n")
+    _, url = _serve(started, "writer/team.py:sleeps")
+    run = _start(url, "sleeps")
+    with httpx.stream("GET", f"{url}/runs/{run}/events", trust_env=False, timeout=10) as response:
+        seen = b""
+        for data in response.iter_raw():
+            seen += data
+            if b": hb\n" in seen:
+                break
+    assert b": hb\n" in seen

@@ -30,12 +30,19 @@ PRINTS: Final = {
     "agents.md:weather.py": "-3.5 Oslo: -3.5",
     "runs.md:limits.py": "stopped by its budget",
     "runs.md:seats.py": "2 seats for the opera",
+    "models.md:one_address.py": "Paris.",
+    "models.md:several.py": "Paris. 2 attempts, 0 failed calls",
+    "models.md:from_file.py": "['default'] models.default.api_key holds a key. A key never stands in the file",
+    "code.md:squares.py": "30 squares.txt\nexception",
     "stores.md:keep.py": "finished kept",
     "stores.md:check_store.py": "kept",
 }
 
 
-@pytest.mark.parametrize("where", BLOCKS)
+REAL: Final = {"code.md:squares.py": pytest.mark.real("bwrap")}
+
+
+@pytest.mark.parametrize("where", [pytest.param(where, marks=REAL.get(where, ())) for where in BLOCKS])
 def test_a_block_of_the_docs_runs(where: str, tmp_path: Path) -> None:
     """A script prints what the page is about; a test module passes."""
     name, code = BLOCKS[where]

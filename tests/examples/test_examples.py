@@ -23,11 +23,16 @@ SCRIPTS: Final = {
         "booked: 5 nights in Tromsø; said before: 2 messages",
     ),
     "budget.py": ("coffee ended: budget", "stopped: budget", "asked: 10"),
+    "endpoint_pool.py": ("all 40 answered: True", "asked by hand: backup takes over: True", "open streams: 0"),
+    "sandboxed_code.py": ("kept:    mean.txt 6 bytes", "No such file or directory: '/etc/passwd'", "answer:  7.75"),
     "bus_alone.py": ("0 waiting", "sensor  [0, 1, 2, 3, 4]"),
 }
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+REAL: Final = {"sandboxed_code.py": pytest.mark.real("bwrap")}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=REAL.get(name, ())) for name in SCRIPTS])
 def test_a_script_shows_what_it_is_about(name: str) -> None:
     """It ends well and says the lines that matter."""
     done = subprocess.run(

@@ -7,7 +7,7 @@ It deliberately does not know HTTP; `test_pool_http` goes over real sockets.
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from types import TracebackType
@@ -82,7 +82,7 @@ class _Stream:
     def __init__(self, fake: Fake) -> None:
         self._fake = fake
         self._assembly = Assembly()
-        self._deltas: AsyncIterator[Delta] | None = None
+        self._deltas: AsyncGenerator[Delta, None] | None = None
 
     @property
     def result(self) -> LLMResult:
@@ -111,7 +111,7 @@ class _Stream:
         self._deltas = self._play(act)
         return self
 
-    async def _play(self, act: Act) -> AsyncIterator[Delta]:
+    async def _play(self, act: Act) -> AsyncGenerator[Delta, None]:
         for word in act.words:
             yield TextPart(word)
             await anyio.sleep(act.gap)
@@ -124,6 +124,9 @@ class _Stream:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._fake.active -= 1
+        if self._deltas is not None:
+            with anyio.CancelScope(shield=True):
+                await self._deltas.aclose()
 
     def __aiter__(self) -> _Stream:
         return self

@@ -30,6 +30,7 @@ from agentstream.errors import (
     StreamBroken,
 )
 from agentstream.llm import LLM, Finish, LLMResult, TextPart
+from agentstream.llm._waiting import Line
 from agentstream.llm.endpoint import Alarm, Endpoint, PoolOptions
 from agentstream.llm.pool import EndpointPool
 from agentstream.policy import BreakerOptions, Reconnect, Retry
@@ -150,6 +151,14 @@ async def test_complete_repeats_what_broke_in_the_middle() -> None:
         with pytest.raises(LLMRequestError):
             await pool.complete(ASK)
         assert (pool.statistics().calls, pool.statistics().failed) == (2, 1)
+
+
+async def test_a_repeated_answer_has_its_own_time() -> None:
+    """What `complete` asks for again may take as long as at first."""
+    slow = Act(first=100.0, broken=StreamBroken("cut"))
+    endpoints = Endpoints({"a": slow, "b": Act(first=100.0)}, more={"b": {"tier": 1}})
+    async with endpoints.pool() as pool:
+        assert (await pool.complete(ASK)).text == "Hello"
 
 
 async def test_the_check_of_a_program_is_asked() -> None:
@@ -377,6 +386,54 @@ async def test_one_call_at_a_time_finds_out() -> None:
         assert len(endpoints["a"].asked) == 6
 
 
+async def test_finding_out_is_not_left_to_bad_figures() -> None:
+    """After its pause the next call goes to the one that was given up, among equals too; not one that has failed."""
+    endpoints = Endpoints({"a": failing(LLMServerError("no")), "b": Act(), "c": Act()})
+    async with endpoints.pool(strategy="round_robin", breaker=NO_JITTER) as pool:
+        for _ in range(15):
+            await text_of(pool)
+        assert state_of(pool, "a") == "open"
+        for _ in range(3):
+            pool.strategy = "health"
+            await anyio.sleep(pool.statistics().endpoints[0].available_in)
+            asked = len(endpoints["a"].asked)
+            await text_of(pool)
+            assert len(endpoints["a"].asked) == asked + 1
+        await anyio.sleep(pool.statistics().endpoints[0].available_in - 1)
+        await pool.failover("c", seconds=1.5)
+        endpoints["b"].act = failing(LLMServerError("no"), after=2.0)
+        asked = len(endpoints["a"].asked)
+        assert await text_of(pool) == "Hello"  # from b to c, though a might be tried again by now
+        assert len(endpoints["a"].asked) == asked
+
+
+async def test_a_hang_counts_with_its_length() -> None:
+    """An endpoint that timed out is known as slow, without ever having given a first token."""
+    endpoints = Endpoints({"a": failing(LLMTimeout("no"), after=5.0), "b": Act()}, more={"b": {"tier": 1}})
+    async with endpoints.pool() as pool:
+        await text_of(pool)
+        assert pool.statistics().endpoints[0].first_token == 5.0
+
+
+async def test_the_word_goes_through_the_line() -> None:
+    """Who gets it and leaves, or cannot use it, hands it to the next; it ends behind the last."""
+    line = Line(3)
+    first, second, third = line.enter(), line.enter(), line.enter()
+    assert (len(line), line.full) == (3, True)
+    line.wake()
+    assert (first.served, second.served) == (True, False)
+    line.leave(first)
+    assert (second.served, third.served) == (True, False)
+    assert await second.wait(1)
+    line.pass_on(second)
+    assert third.served
+    line.pass_on(third)
+    line.leave(third)
+    assert not second.served
+    assert not await second.wait(1)
+    assert len(line) == 1
+
+
 async def test_a_call_that_left_leaves_the_way_open() -> None:
     """A cancelled call that was to find out frees its place for another."""
     endpoints = Endpoints({"a": failing(LLMServerError("no"))})
@@ -445,6 +502,32 @@ async def test_an_outage_is_not_multiplied() -> None:
         assert statistics.attempts <= statistics.calls + 5
         assert reasons.count("retry_budget_exhausted") > 100
         assert statistics.retry_tokens == 0
+
+
+async def test_the_trouble_of_some_is_not_everybodys() -> None:
+    """With the budget used up, a call still goes on to an endpoint that is well."""
+    endpoints = Endpoints({"a": failing(LLMServerError("no")), "b": Act()}, more={"b": {"tier": 1}})
+    async with endpoints.pool(retry=Retry(budget=0.0)) as pool:
+        assert [await text_of(pool) for _ in range(20)] == ["Hello"] * 20
+
+
+async def test_the_trouble_of_all_is_not_multiplied() -> None:
+    """Where each endpoint fails a third of its calls, repeats are what the budget allows, although none is open."""
+
+    def third(number: int) -> Act:
+        return failing(LLMServerError("no")) if number % 3 == 0 else Act()
+
+    endpoints = Endpoints(dict.fromkeys("abc", third))
+    async with endpoints.pool() as pool:
+        for _ in range(500):
+            try:
+                await text_of(pool)
+            except LLMServerError as error:
+                assert error.details["stopped"] == "retry_budget_exhausted"  # noqa: PT017 - most end well
+            await anyio.sleep(1)
+        statistics = pool.statistics()
+        assert 0.5 < statistics.success_rate < 0.9
+        assert statistics.amplification <= 1.15
 
 
 # --- the line ---------------------------------------------------------------------------------------------------------
@@ -800,6 +883,19 @@ async def test_closing_ends_everything() -> None:
     await pool.aclose()
 
 
+async def test_closing_reaches_who_waits_behind_an_answer() -> None:
+    """A call in the line is ended although the one before it goes on reading."""
+    endpoints = Endpoints({"a": Act()}, more={"a": {"max_concurrency": 1}})
+    pool = endpoints.make()
+    async with pool.stream(ASK), anyio.create_task_group() as group:
+        group.start_soon(fails, pool)
+        await anyio.wait_all_tasks_blocked()
+        began = anyio.current_time()
+        await pool.aclose()
+        await anyio.wait_all_tasks_blocked()
+        assert (pool.statistics().waiting, anyio.current_time()) == (0, began)
+
+
 async def test_entered_twice_and_again() -> None:
     """A pool is entered once at a time; after its end it may be entered again."""
     pool = Endpoints({"a": Act()}).make()
@@ -810,6 +906,18 @@ async def test_entered_twice_and_again() -> None:
     assert type(await fails(pool)) is LLMRequestError
     async with pool:
         assert await text_of(pool) == "Hello"
+
+
+async def test_errors_of_the_block_stay_what_they_are() -> None:
+    """Neither an error nor a cancellation inside `async with pool` becomes a group, or is lost."""
+    pool = Endpoints({"a": Act()}).make()
+    with pytest.raises(KeyError):
+        async with pool:
+            raise KeyError
+    with anyio.move_on_after(1) as scope:
+        async with pool:
+            await anyio.sleep(10)
+    assert scope.cancelled_caught
 
 
 async def test_a_missing_key_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

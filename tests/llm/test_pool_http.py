@@ -264,6 +264,24 @@ async def test_closing_the_pool_closes_its_streams() -> None:
         assert pool.streams() == []
 
 
+async def test_cancelling_the_block_closes_everything() -> None:
+    """A pool whose block is cancelled closes its idle connections too."""
+    async with pooled(answer(), answer()) as (pool, servers):
+        async with anyio.create_task_group() as group:
+
+            async def live() -> None:
+                async with pool:
+                    await anyio.sleep_forever()
+
+            group.start_soon(live)
+            for server in servers:
+                await server.until_open(1)
+            group.cancel_scope.cancel()
+        with anyio.fail_after(WITHIN_S):
+            for server in servers:
+                await server.until_open(0)
+
+
 async def test_removing_with_a_cut() -> None:
     """The answer that is being read ends in `StreamBroken`; others are not touched."""
     async with pooled(hanging_after_a_word, answer()) as (pool, servers), pool.stream(ASK) as stream:

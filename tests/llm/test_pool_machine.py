@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from agentstream.errors import (
     LLMAuthError,
@@ -71,6 +71,11 @@ class PoolMachine(RuleBasedStateMachine):
         for tier in (0, 0, 1):
             self.add(tier, 2, "k")
 
+    @initialize(seed=st.integers(0, 1_000))
+    def chance(self, seed: int) -> None:
+        """Jitter and choice are drawn, and the same for the same seed."""
+        self.core.random = random.Random(seed).random
+
     # --- rules --------------------------------------------------------------------------------------------------------
     @rule(tier=st.integers(0, 1), places=st.integers(1, 3), key=st.sampled_from(["", "k", "l"]))
     @precondition(lambda self: len(self.core.members) < 5)
@@ -99,6 +104,20 @@ class PoolMachine(RuleBasedStateMachine):
             member.take_out("failover", self.now + seconds)
         else:
             member.take_back()
+
+    @rule(which=st.integers(0, 9))
+    @precondition(lambda self: self.core.members)
+    def break_down(self, which: int) -> None:
+        """One fails until it is given up."""
+        member = list(self.core.members.values())[which % len(self.core.members)]
+        for _ in range(5):
+            if not member.obstacle(self.now):
+                call = self.core.new_call("", self.now)
+                self.model.calls += 1
+                attempt = self.core.begin(call, member, self.now)
+                self.model.attempts[member.name] += 1
+                self.core.fail(call, member, attempt, LLMServerError("no"), self.now)
+                self.core.end(member, attempt, self.now)
 
     @rule(strategy=st.sampled_from(STRATEGIES))
     def change(self, strategy: Strategy) -> None:
@@ -137,12 +156,14 @@ class PoolMachine(RuleBasedStateMachine):
             assert isinstance(end, LLMError)
             error = type(end)(end.detail, retry_after=end.retry_after)
             again = self.core.fail(one.call, member, attempt, error, self.now)
+            others = [other for other in self.core.members.values() if other not in one.call.tried]
+            well = any(other.is_well(self.now) and not other.obstacle(self.now) for other in others)
             assert again == ("stopped" not in error.details)
             assert not (again and one.call.attempts >= 4)
             assert not (again and fault_of(error) is Fault.REQUEST)
             self.core.end(member, attempt, self.now)
             if again:
-                self.model.repeats += fault_of(error).counts
+                self.model.repeats += fault_of(error).counts and not well
                 self.place(one.call)
             return
         self.core.end(member, attempt, self.now)
@@ -201,7 +222,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     @invariant()
     def outages_are_not_multiplied(self) -> None:
-        """Repeats of failures that count are bounded by the budget, whatever happens."""
+        """Repeats while no other endpoint is well are bounded by the budget, whatever happens."""
         assert self.model.repeats <= 5 + 0.1 * self.model.successes + 1e-6
 
     @invariant()

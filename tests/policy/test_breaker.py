@@ -97,11 +97,25 @@ class BreakerMachine(RuleBasedStateMachine):
         with pytest.raises(RuntimeError):
             self.breaker.begin(self.now)
 
+    @rule(count=st.integers(1, 25), end=st.sampled_from(["ok", "failed", "failed"]))
+    def several(self, count: int, end: str) -> None:
+        """Some calls begin and end at once, as far as they may begin."""
+        for _ in range(count):
+            before = len(self.calls)
+            self.begin()
+            if len(self.calls) > before:
+                self.finish(len(self.calls) - 1, end)
+            self.agrees()
+
     @precondition(lambda self: self.calls)
     @rule(which=st.integers(0, 100), end=st.sampled_from(["ok", "failed", "failed", "failed", "abandoned"]))
     def end(self, which: int, end: str) -> None:
         """Some call ends, however long ago it began."""
-        ticket, era, probe = self.calls.pop(which % len(self.calls))
+        self.finish(which % len(self.calls), end)
+
+    def finish(self, which: int, end: str) -> None:
+        """A call ends, in the breaker and in the model."""
+        ticket, era, probe = self.calls.pop(which)
         if end == "abandoned":
             self.breaker.abandoned(ticket)
         elif end == "ok":

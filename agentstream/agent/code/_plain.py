@@ -29,6 +29,7 @@ def main() -> int:
     limits, path = json.loads(sys.argv[1]), sys.argv[2]
     source = Path(path).read_text(encoding="utf-8")
     linecache.cache["<code>"] = (len(source), None, source.splitlines(keepends=True), "<code>")
+    sys.path.append(str(Path.cwd()))
     limit(limits)
     try:
         exec(compile(source, "<code>", "exec"), {"__name__": "__main__"})  # noqa: S102  # what it is for

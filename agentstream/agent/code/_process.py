@@ -24,6 +24,7 @@ __all__ = ("IsolatedProcess",)
 
 _END_SECONDS: Final = 5.0
 _POLITE_SECONDS: Final = 2.0
+_LOOK_AGAIN_S: Final = 0.01
 _log = logging.getLogger(__name__)
 
 
@@ -46,13 +47,18 @@ class IsolatedProcess:
             pass_fds=sockets,
             start_new_session=True,
         )
-        self._pidfd = os.pidfd_open(self._process.pid)
         assert self._process.stdin is not None
         try:
             with self._process.stdin as pipe:
                 pipe.write(stdin)
         except BrokenPipeError:
             pass  # it ended at once; its log says why
+        try:
+            self._pidfd = os.pidfd_open(self._process.pid)
+        except BaseException:  # before Linux 5.3 there is none
+            self._process.kill()
+            self._process.wait()
+            raise
 
     @property
     def pid(self) -> int:
@@ -66,14 +72,17 @@ class IsolatedProcess:
         return status if status is None or status >= 0 else 128 - status
 
     async def wait(self) -> int:
-        """Wait for its end; one caller at a time."""
+        """Wait for its end."""
         while (status := self.status) is None:
-            await anyio.wait_readable(self._pidfd)
+            try:
+                await anyio.wait_readable(self._pidfd)
+            except (anyio.BusyResourceError, anyio.ClosedResourceError):  # somebody else waits for it, or ends it
+                await anyio.sleep(_LOOK_AGAIN_S)
         return status
 
     async def end(self) -> None:
         """Kill all of it and wait until nothing is left; also when the caller is cancelled. Takes 5 s at most."""
-        if self._pidfd < 0:
+        if self._pidfd < 0:  # it was called before
             return
         with anyio.move_on_after(_END_SECONDS, shield=True):
             # The first process of the namespace takes all others with it, and the outer one waits for that.
@@ -84,8 +93,9 @@ class IsolatedProcess:
             if self.status is None:
                 self._process.kill()
                 await self.wait()
-        os.close(self._pidfd)
-        self._pidfd = -1
+        pidfd, self._pidfd = self._pidfd, -1
+        anyio.notify_closing(pidfd)
+        os.close(pidfd)
         if self._process.returncode is None:
             _log.error("the sandbox %d did not end within %g s of being killed", self.pid, _END_SECONDS)
 

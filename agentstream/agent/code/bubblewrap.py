@@ -146,12 +146,12 @@ class Sandbox:
         for name, value in _ENVIRONMENT.items():
             options += ["--setenv", name, value]
         options += [*_system(), "--proc", "/proc", "--dev", "/dev"]
-        for mount in mounts:
+        options += ["--size", str(_SMALL), "--tmpfs", "/dev/shm", "--size", str(_SMALL), "--tmpfs", "/tmp"]  # noqa: S108
+        options += ["--size", str(self._limits.disk_bytes), "--tmpfs", WORK]
+        for mount in mounts:  # after the folders above: an environment may lie in one of these
             options += ["--ro-bind", mount.source, mount.target]
         # The root and /dev are folders in memory, too: what may be written there would have no bound.
-        options += ["--size", str(_SMALL), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]  # noqa: S108
-        options += ["--size", str(_SMALL), "--tmpfs", "/tmp"]  # noqa: S108  (the sandbox's own)
-        options += ["--size", str(self._limits.disk_bytes), "--tmpfs", WORK, "--remount-ro", "/", "--chdir", WORK]
+        options += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", WORK]
         return ["bwrap" if self.root else self._bwrap, *options]
 
 

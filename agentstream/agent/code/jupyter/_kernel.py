@@ -229,6 +229,7 @@ def main() -> None:
             importlib.import_module(name)
     MeteredStream.meter = Meter(spec["limits"]["output_bytes"])
     BoundedSession.most = spec["message_bytes"]
+    sys.path.append(str(Path.cwd()))  # modules that lie beside the code; last, so that none hides a library
     folder = Folder(spec["inputs"], spec["limits"]["result_bytes"], 4 * spec["limits"]["result_bytes"])
     app = Application(config=settings(), session=BoundedSession(key=b""))
     app.sockets = spec["sockets"]

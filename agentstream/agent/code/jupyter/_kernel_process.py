@@ -45,6 +45,7 @@ class Kernel:
         self._limits = limits
         self._most = 2 * limits.result_bytes
         self._connections: dict[str, Connection] = {}
+        self._ended: anyio.Event | None = None
         self._home = _home()
         inputs = self._home / "in"
         inputs.mkdir()
@@ -129,6 +130,8 @@ class Kernel:
             told = f"the code ran longer than {self._limits.wall_seconds:g} s and was ended"
             raise CodeFailed("time", told, result=step.result(), state_lost=not self.alive)
         if failure := step.failure():
+            if failure[0] == "processes":  # those that it did start go on, and there may be no end to them
+                await self.end()
             raise CodeFailed(*failure, result=step.result(), state_lost=not self.alive)
         return step.result()
 
@@ -136,13 +139,11 @@ class Kernel:
         """Follow the step to its end, or stop it; which of our limits stopped it."""
         with anyio.CancelScope(deadline=anyio.current_time() + self._limits.wall_seconds) as scope:
             await self._connections["shell"].send(frames)
-            while not await step.take(await self._next("iopub")):
-                if step.too_loud:
-                    break
-            else:
-                await self._reply(step)
-        if not scope.cancelled_caught and not step.too_loud:
-            return None
+            while not step.over and not step.too_loud:
+                await step.take(await self._next("iopub"))
+            await self._reply(step)
+        if not scope.cancelled_caught and step.over:
+            return "output" if step.too_loud else None
         await self._stop(step)
         return "output" if step.too_loud else "time"
 
@@ -150,21 +151,31 @@ class Kernel:
         """Interrupt the step and wait a little; then end the kernel."""
         step.mute()
         try:
-            with anyio.move_on_after(self._limits.grace_seconds, shield=True) as scope:
-                await self._connections["control"].send(request("interrupt_request", {})[1])
-                while not await step.take(await self._next("iopub")):
-                    pass
-                await self._reply(step)
-            if not scope.cancelled_caught:
+            # What prints too much meets an exception of its own inside; an interrupt would only hit its handling.
+            if step.too_loud and await self._ends(step, self._limits.grace_seconds / 2):
                 return
-        except (BrokenPeer, KeyError):
+            if await self._ends(step, self._limits.grace_seconds, interrupt=True):
+                return
+        except BrokenPeer:
             pass
         await self.end()
 
+    async def _ends(self, step: Step, seconds: float, *, interrupt: bool = False) -> bool:
+        """Whether the step ends within `seconds`; also where the caller is cancelled."""
+        with anyio.move_on_after(seconds, shield=True):
+            if interrupt:
+                await self._connections["control"].send(request("interrupt_request", {})[1])
+            while not step.over:
+                await step.take(await self._next("iopub"))
+            await self._reply(step)
+            return True
+        return False
+
     async def _reply(self, step: Step) -> None:
-        while (message := await self._next("shell")).parent != step.id:
-            pass
-        message.as_(Reply)
+        """Take the answer to the request, which was sent before the step was over."""
+        while step.over and not step.answered:
+            message = await self._next("shell")
+            step.answered = message.parent == step.id and bool(message.as_(Reply))
 
     async def _collect(self, step: Step) -> None:
         """Take out the files that the step wrote."""
@@ -194,12 +205,19 @@ class Kernel:
         return CodeFailed(*of_status(status), result=step.result(), state_lost=True)
 
     async def end(self) -> None:
-        """End it and remove what it left; also when the caller is cancelled. May be called again."""
-        await self.process.end()
+        """End it and remove what it left; also when the caller is cancelled. May be called again, and by several."""
         with anyio.CancelScope(shield=True):
-            while self._connections:
-                await self._connections.popitem()[1].aclose()
-            await anyio.to_thread.run_sync(partial(shutil.rmtree, self._home, ignore_errors=True))
+            if self._ended is not None:
+                await self._ended.wait()
+                return
+            self._ended = anyio.Event()
+            try:
+                await self.process.end()
+                for connection in self._connections.values():
+                    await connection.aclose()
+                await anyio.to_thread.run_sync(partial(shutil.rmtree, self._home, ignore_errors=True))
+            finally:
+                self._ended.set()
 
 
 def _home() -> Path:

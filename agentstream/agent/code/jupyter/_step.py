@@ -34,11 +34,12 @@ _TEXT_CHARS: Final = 20_000
 
 
 class Step:
-    """One step: its request's id, and what came of it so far."""
+    """One step: its request's id, what it raised, whether it is over and answered, and what came of it so far."""
 
     def __init__(self, id_: str, limits: Limits, output: OutputCallback | None) -> None:
         self.id = id_
         self.raised: Raised | None = None
+        self.over = self.answered = False
         self._limits = limits
         self._output = output
         self._began = monotonic()
@@ -58,14 +59,14 @@ class Step:
         """Nobody follows any more."""
         self._output = None
 
-    async def take(self, message: Incoming) -> bool:
-        """Take a message in; whether it was the last of this step.
+    async def take(self, message: Incoming) -> None:
+        """Take a message in.
 
         Raises:
             BrokenPeer: it is none. Whatever the follower of the output raises.
         """
         if message.parent != self.id:
-            return False  # a thread of an earlier step
+            return  # a thread of an earlier step
         match message.kind:
             case "stream":
                 await self._stream(message.as_(Streamed))
@@ -74,10 +75,9 @@ class Step:
             case "error":
                 self.raised = message.as_(Raised)
             case "status":
-                return message.as_(Status).execution_state == "idle"
+                self.over = message.as_(Status).execution_state == "idle"
             case _:
                 pass
-        return False
 
     async def _stream(self, streamed: Streamed) -> None:
         room = max(0, self._output_left)
