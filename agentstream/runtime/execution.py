@@ -216,9 +216,11 @@ class Execution:
         return await call.result()
 
     async def ask(self, asker: Context, question: Question) -> Answered:
+        """See `Engine.ask`."""
         return await self.questions.ask(asker, self._caller(asker), question)
 
     async def history(self, limit: int) -> list[Message]:
+        """See `Engine.history`."""
         ticket = self.ticket
         return await find_history(self._host.store, ticket.run, ticket.owner, ticket.session, limit)
 
@@ -576,7 +578,6 @@ class Execution:
         self._lost = error
         self._end = _store_failed(error)  # goes before another end, which the log cannot take any more
         self.end(self._end)
-
 
 
 def _no_agent(found: object) -> InvalidInput:

@@ -62,7 +62,7 @@ class Host:
         self.abandoned = 0
         self.draining = False
         self.teams: Mapping[str, Team[Any, Any]] = {}  # by name: runs of these are gone on with after a crash
-        self._models = models
+        self.models = models
         self._group = group
         # Not a limiter: runs get their places in the order of their starts, and trio runs new tasks in any order.
         self._line: deque[Execution] = deque()
@@ -79,9 +79,9 @@ class Host:
             NoModelConfigured: there is none.
         """
         try:
-            return self._models[name]
+            return self.models[name]
         except KeyError:
-            known = ", ".join(sorted(self._models)) or "none"
+            known = ", ".join(sorted(self.models)) or "none"
             raise NoModelConfigured(
                 f"no model {name!r} is configured (configured: {known}). Set OPENAI_API_KEY, or AGENTSTREAM_MODEL with "
                 "AGENTSTREAM_BASE_URL for a compatible server, or pass models={…} to Runtime",

@@ -39,7 +39,8 @@ from agentstream.errors import (
 from agentstream.events import Json, RunStarted
 from agentstream.ids import Cursor, check_run_id, is_run_id, new_run_id
 from agentstream.llm import LLM
-from agentstream.llm.environment import model_from_environment
+from agentstream.llm.config import models_from_environment
+from agentstream.llm.pool import EndpointPool
 from agentstream.ports import Chunk, Created, RunFacts, RunRow, Store
 from agentstream.runtime.edge import Edge
 from agentstream.runtime.execution import Ticket
@@ -358,6 +359,15 @@ class Runtime:
             known = ", ".join(sorted(self.teams)) or "none"
             raise UnknownTeam(f"there is no team {name[:64]!r} here; known teams: {known}") from None
 
+    @property
+    def models(self) -> Mapping[str, LLM]:
+        """The configured models by name.
+
+        Raises:
+            RuntimeNotRunning: the runtime was not entered.
+        """
+        return self._running().models
+
     def statistics(self) -> RuntimeStatistics:
         """What it holds now; free to call."""
         host = self._running()
@@ -375,11 +385,12 @@ class Runtime:
     async def _open_models(self) -> Mapping[str, LLM]:
         given = self._given_models
         if given is None:
-            model = model_from_environment(os.environ)
-            if model is None:
-                return {}
-            self._stack.push_async_callback(model.aclose)
-            return {"default": model}
+            models = models_from_environment(os.environ)
+            for model in models.values():
+                self._stack.push_async_callback(model.aclose)
+                if isinstance(model, EndpointPool):  # entered, it checks, prewarms and cleans up by itself
+                    await self._stack.enter_async_context(model)
+            return models
         return given if isinstance(given, Mapping) else {"default": given}
 
 

@@ -113,6 +113,7 @@ def _routes(runtime: Runtime, options: WebOptions) -> dict[str, dict[str, Handle
         "/runs/{run}/artifacts/{id}": {"GET": files.artifact},
         "/files": {"POST": files.upload},
         "/teams": {"GET": facts.teams},
+        "/endpoints": {"GET": facts.endpoints},
         "/health": {"GET": facts.health},
         "/ready": {"GET": facts.ready},
     }

@@ -17,7 +17,8 @@ from agentstream.web.exchange import HttpRequest, JsonAnswer
 if TYPE_CHECKING:
     from agentstream.agent import Team
     from agentstream.answer import ASGIApp
-    from agentstream.runtime import Runtime
+    from agentstream.llm.pool import EndpointPool
+from agentstream.runtime import Runtime
 
 __all__ = ("FactRoutes",)
 
@@ -35,6 +36,11 @@ class FactRoutes:
     async def teams(self, request: HttpRequest) -> ASGIApp:  # noqa: ARG002  # the shape of a handler
         """`GET /teams`: name, version, description, and the JSON schemas of input and output."""
         return JsonAnswer({"teams": [self._team(team) for team in self._runtime.teams.values()]})
+
+    async def endpoints(self, request: HttpRequest) -> ASGIApp:  # noqa: ARG002  # the shape of a handler
+        """`GET /endpoints`: health, breakers, load and reconnects of each pool of models, without keys."""
+        pools = [model for model in self._runtime.models.values() if isinstance(model, EndpointPool)]
+        return JsonAnswer({"pools": [pool.statistics() for pool in pools]})
 
     async def health(self, request: HttpRequest) -> ASGIApp:  # noqa: ARG002  # the shape of a handler
         """`GET /health`: 200 while the process answers at all."""

@@ -15,6 +15,7 @@ import pytest
 from agentstream.agent import Agent, Context, Team
 from agentstream.answer import ASGIApp, Message, Receive, Scope, Send
 from agentstream.errors import StoreDown
+from agentstream.llm.pool import Endpoint, EndpointPool
 from agentstream.runtime import Runtime
 from agentstream.testing import StreamingTransport
 from agentstream.web import WebOptions, app
@@ -265,3 +266,18 @@ async def test_no_socket() -> None:
         assert told[0]["type"] == "websocket.close"
         with pytest.raises(RuntimeError, match="telepathy"):
             await web.app({"type": "telepathy"}, receive, send)
+
+
+async def test_endpoints_shows_pools_without_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Operators see each pool's endpoints, their breakers and counts, and nothing of the keys."""
+    monkeypatch.setenv("POOL_KEY", "sk-canary")
+    endpoint = Endpoint(url="http://127.0.0.1:9/v1", model="m", key_env="POOL_KEY", name="near")
+    with anyio.fail_after(10):
+        async with EndpointPool("default", [endpoint]) as pool, Runtime(models=pool) as runtime:
+            transport = StreamingTransport(app(runtime))
+            async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as http:
+                answer = await http.get("/endpoints", headers={"host": "127.0.0.1"})
+    assert answer.status_code == 200
+    (shown,) = answer.json()["pools"]
+    assert (shown["name"], shown["endpoints"][0]["name"]) == ("default", "near")
+    assert "canary" not in answer.text
