@@ -12,12 +12,12 @@ import anyio
 import pydantic
 
 from agentstream.errors import InvalidInput, Overloaded, StoreDown
+from agentstream.llm.pool import EndpointPool
 from agentstream.web.exchange import HttpRequest, JsonAnswer
 
 if TYPE_CHECKING:
     from agentstream.agent import Team
     from agentstream.answer import ASGIApp
-    from agentstream.llm.pool import EndpointPool
 from agentstream.runtime import Runtime
 
 __all__ = ("FactRoutes",)
