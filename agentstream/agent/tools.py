@@ -196,9 +196,8 @@ def _make(
     approve: bool | Callable[..., bool],
 ) -> Tool[..., Any]:
     is_async = inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
-    class_ = AsyncTool if is_async else SyncTool
-    made: Tool[..., Any] = class_(fn, name=name, timeout=timeout, retries=retries, version=version, approve=approve)
-    return made
+    class_: type[AsyncTool[..., Any] | SyncTool[..., Any]] = AsyncTool if is_async else SyncTool
+    return class_(fn, name=name, timeout=timeout, retries=retries, version=version, approve=approve)
 
 
 # --- from inside ------------------------------------------------------------------------------------------------------

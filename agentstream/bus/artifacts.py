@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import mimetypes
-from typing import Final
+from typing import Final, cast
 
 from agentstream.bus.encode import encode_value
 from agentstream.wire import clean
@@ -28,7 +28,7 @@ def to_bytes(name: str, data: object, mime: str | None) -> tuple[bytes, str]:
         suffix = name[name.rfind(".") :].lower() if "." in name else ""
         mime = _EXTRA_TYPES.get(suffix) or mimetypes.guess_type(name)[0]
     if isinstance(data, bytes | bytearray | memoryview):
-        return bytes(data), mime or "application/octet-stream"
+        return bytes(cast("bytes | bytearray", data)), mime or "application/octet-stream"
     if isinstance(data, str):
         return clean(data).encode(), mime or "text/plain"
     return encode_value(data), mime or "application/json"

@@ -23,7 +23,6 @@ from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple
 
 import anyio
-import anyio.lowlevel
 
 from agentstream.bus.encode import check_size
 from agentstream.bus.source import Draft, Source, until

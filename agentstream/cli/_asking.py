@@ -10,7 +10,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import anyio
 import msgspec
@@ -118,7 +118,9 @@ def hint_of(event: InputRequested) -> str:
     if event.kind == "approval":
         return "y, or n and why"
     kind = _kind(event.schema)
-    choices: list[Json] = event.schema.get("enum", []) if isinstance(event.schema, dict) else []
+    choices: list[Json] = (
+        cast("dict[str, Json]", event.schema).get("enum", []) if isinstance(event.schema, dict) else []
+    )
     if 0 < len(choices) <= _MOST_CHOICES:
         return " | ".join(str(choice) for choice in choices)
     return {"string": "text", "boolean": "y or n", "integer": "a whole number", "number": "a number"}.get(kind, "JSON")
@@ -147,4 +149,4 @@ def answer_of_line(event: InputRequested, line: str) -> Json:
 
 
 def _kind(schema: Json) -> str:
-    return str(schema.get("type", "")) if isinstance(schema, dict) else ""
+    return str(cast("dict[str, Json]", schema).get("type", "")) if isinstance(schema, dict) else ""

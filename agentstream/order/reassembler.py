@@ -158,7 +158,7 @@ class Reassembler:
 
         What waited for a closed lane only is ready at the next `feed`, be it an empty one.
         """
-        gaps = []
+        gaps: list[Gap] = []
         # Lost items before lost causes: a cause that is given up here is no reason to give up its effects too.
         for lane in sorted(self._waiting.values(), key=lambda lane: lane.expected in lane.held):
             head = lane.held.get(lane.expected)

@@ -86,9 +86,9 @@ def _chunk(lines: list[bytes], first: int, extras: dict[int, Extra], *, quiet: b
 def _private(extras: dict[int, Extra]) -> bytes:
     """A JSON object by seq: `{"12": {"epoch": 1, "after": {…}, "value": <recorded result>}}`; empty if there is
     nothing."""
-    parts = []
+    parts: list[bytes] = []
     for seq, extra in extras.items():
-        fields = []
+        fields: list[bytes] = []
         if extra.epoch:
             fields.append(b'"epoch":%d' % extra.epoch)
         if extra.after:

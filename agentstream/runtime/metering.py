@@ -135,7 +135,7 @@ class _MeteredStream:
         self._prompt = 0
         self._inner: AbstractAsyncContextManager[LLMStream] | None = None
         self._stream: LLMStream | None = None
-        self._deadline = 0.0
+        self._deadline: float = 0.0
         self._limit = times.first
 
     # --- the stream ---------------------------------------------------------------------------------------------------
@@ -150,13 +150,14 @@ class _MeteredStream:
 
     async def __anext__(self) -> Delta:
         assert self._stream is not None
+        delta: Delta | None = None
         if self._limit is None:
             delta = await self._stream.__anext__()
         else:
-            with anyio.CancelScope(deadline=self._deadline) as scope:
+            with anyio.CancelScope(deadline=self._deadline):
                 delta = await self._stream.__anext__()
-            if scope.cancelled_caught:
-                raise self._too_slow()
+        if delta is None:
+            raise self._too_slow()
         self._limit = self._times.between
         if self._limit is not None:
             self._deadline = anyio.current_time() + self._limit

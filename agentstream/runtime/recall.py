@@ -6,7 +6,7 @@ is. It does not know what a unit does, and decodes nothing into a user's types.
 
 from __future__ import annotations
 
-from typing import Any, Final, Generic
+from typing import Any, Final, Generic, cast
 
 import msgspec
 from typing_extensions import TypeVar
@@ -95,10 +95,11 @@ class Memory:
         value = msgspec.json.decode(record)
         if kind == "tool":  # tools name what they left (`agentstream.agent.tool_calls`)
             return value["result"] if "result" in value else await self._load(value["artifact"])
-        if not isinstance(value, dict) or value.keys() != _POINTER:
-            return value
-        ours = value["uri"] == f"/runs/{self._run}/artifacts/{value['artifact']}"
-        return await self._load(value["artifact"]) if ours else value
+        pointer = cast("dict[str, Json]", value) if isinstance(value, dict) else {}
+        if pointer.keys() != _POINTER:
+            return cast("Json", value)
+        ours = pointer["uri"] == f"/runs/{self._run}/artifacts/{pointer['artifact']}"
+        return await self._load(pointer["artifact"]) if ours else pointer
 
     async def _load(self, id_: str) -> Json:
         blob = await self._artifacts.get(self._run, id_)

@@ -267,7 +267,7 @@ class Ledger:
     @property
     def superseded(self) -> list[tuple[str, int, tuple[str, ...]]]:
         """Every invocation that a new attempt replaces: its id, its attempt, and what of it does not count any more."""
-        found = []
+        found: list[tuple[str, int, tuple[str, ...]]] = []
         for inv in (*self._unmarked, *self.open.invocations):
             work = self._works.get(inv)
             if work is not None:

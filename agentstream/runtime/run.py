@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, cast
 
 import msgspec
 import pydantic
@@ -222,12 +222,12 @@ class Run(Generic[R]):
 
     async def _whole(self, output: Json) -> Json:
         """A large result travels as an artifact that its event names."""
-        if isinstance(output, dict) and set(output) == {"artifact", "uri", "size"}:
-            blob = await self._store.get(self.id, str(output["artifact"]))
+        if isinstance(output, dict) and set(cast("dict[str, Json]", output)) == {"artifact", "uri", "size"}:
+            blob = await self._store.get(self.id, str(cast("dict[str, Json]", output)["artifact"]))
             if blob is None:
                 raise RunLost(f"the result of run {self.id} is not kept any more")
             return msgspec.json.decode(blob.data)
-        return output
+        return cast("Json", output)
 
 
 class RunText:

@@ -18,7 +18,6 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import anyio
-import anyio.abc
 import msgspec
 from typing_extensions import TypeVar
 

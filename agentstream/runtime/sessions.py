@@ -153,7 +153,7 @@ async def _said(store: Store, row: RunRow) -> Sequence[Message]:
 
 async def _text(store: Store, run: str, value: Json) -> str:
     if isinstance(value, dict) and set(cast("dict[str, Json]", value)) == {"artifact", "uri", "size"}:
-        blob = await store.get(run, str(value["artifact"]))
+        blob = await store.get(run, str(cast("dict[str, Json]", value)["artifact"]))
         value = msgspec.json.decode(blob.data) if blob is not None else ""
     text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
     return text if len(text) <= _MOST_CHARS else f"{text[:_MOST_CHARS]}\n[cut: {_MOST_CHARS} of {len(text)} characters]"
