@@ -100,13 +100,14 @@ class CuttingProxy:
 
     def _pass_on(self, server: socket.socket, client: socket.socket, cut: Cut | None) -> bool:
         """Pass bytes on until the cut (True) or the server's end."""
-        self.bytes = 0
-        while cut is None or self.bytes < cut.at:
-            piece = server.recv(_PIECE if cut is None else min(_PIECE, cut.at - self.bytes))
+        passed = 0
+        while cut is None or passed < cut.at:
+            piece = server.recv(_PIECE if cut is None else min(_PIECE, cut.at - passed))
             if not piece:
                 return False
+            passed += len(piece)
+            self.bytes = passed  # before the client has them: whoever saw the end of its answer may ask at once
             client.sendall(piece)
-            self.bytes += len(piece)
         return True
 
 

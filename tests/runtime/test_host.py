@@ -64,18 +64,21 @@ async def test_three_hundred_runs_leave_nothing_behind() -> None:
                 await once()
             gc.collect()
             tasks = _tasks()
-            tracemalloc.start()
-            before, _ = tracemalloc.get_traced_memory()
-            for _ in range(300):
-                await once()
-            gc.collect()
-            after, _ = tracemalloc.get_traced_memory()
-            tracemalloc.stop()
+            grown: list[int] = []
+            for _ in range(3):  # a leak grows every time; what a cache or the test runner keeps does not
+                tracemalloc.start()
+                before, _ = tracemalloc.get_traced_memory()
+                for _ in range(100):
+                    await once()
+                gc.collect()
+                after, _ = tracemalloc.get_traced_memory()
+                tracemalloc.stop()
+                grown.append(after - before)
             assert _tasks() <= tasks
             host = runtime._host
             assert host is not None
             assert (host.count, host._admitted, len(host._working) + len(host._line)) == (0, 0, 0)
-            assert after - before < 300_000
+            assert min(grown) < 100_000, grown
 
 
 @pytest.mark.anyio
